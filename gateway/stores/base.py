@@ -20,7 +20,7 @@ class TurnState(StrEnum):
     ANSWERING = "answering"
     """A backend was asked."""
     ANSWERED = "answered"
-    """The answer is on disk; nothing was shown."""
+    """The answer is on disk and no piece is on its way; the first `shown` pieces were taken."""
     SHOWING = "showing"
     """A piece is on its way to the platform."""
     CLOSED = "closed"
@@ -45,7 +45,10 @@ class TurnRecord:
 
 
 class Ledger(ABC):
-    """The durable book of turns. Every write is on disk when its call returns; raises StoreUnavailable when it is not."""
+    """The durable book of turns. Every write is on disk when its call returns; raises StoreUnavailable when it is not.
+
+    A write about an unknown or a closed turn changes nothing.
+    """
 
     @abstractmethod
     async def accept(self, inbound: Inbound, now: datetime) -> TurnRecord | None:
@@ -61,11 +64,11 @@ class Ledger(ABC):
 
     @abstractmethod
     async def showing(self, key: TurnKey, piece: int) -> None:
-        """Piece number `piece` (from 0) is about to be sent over a platform without idempotent sends."""
+        """Piece number `piece` (from 0) is about to be sent over a platform without idempotent sends: `SHOWING`, `shown` is `piece`."""
 
     @abstractmethod
     async def shown(self, key: TurnKey, pieces: int) -> None:
-        """The first `pieces` pieces were taken by the platform."""
+        """The first `pieces` pieces were taken by the platform; none is in doubt: back to `ANSWERED`."""
 
     @abstractmethod
     async def closed(self, key: TurnKey, outcome: Outcome, now: datetime) -> None:
@@ -85,7 +88,14 @@ class Ledger(ABC):
 
     @abstractmethod
     async def latest_of(self, channel: str, account: str, sender: str, *, before: TurnKey | None = None) -> TurnRecord | None:
-        """The newest turn of one person, leaving out `before`: what `/why` explains."""
+        """The newest turn of one person that was accepted before the turn `before`: what `/why` explains."""
+
+    @abstractmethod
+    async def prune(self, before: datetime, limit: int = 500) -> int:
+        """Forget turns closed before `before` among the `limit` oldest; returns how many. Call again until it returns 0.
+
+        A forgotten message is answered again if its platform still redelivers it: keep days, not minutes.
+        """
 
 
 class SessionStore(ABC):
@@ -121,11 +131,15 @@ class Shelf(ABC):
 
     @abstractmethod
     async def get(self, name: str, now: datetime) -> str | None:
-        """The value, or None when there is none or it is past its time."""
+        """The value, or None when there is none or `keep_until` is not after `now`."""
 
     @abstractmethod
     async def drop(self, name: str) -> None:
         """Forget it; nothing happens when it is not there."""
+
+    @abstractmethod
+    async def prune(self, now: datetime, limit: int = 500) -> int:
+        """Forget at most `limit` values that are past their time at `now`; returns how many."""
 
 
 class Store(ABC):
