@@ -1,0 +1,164 @@
+"""Read me first: what happens to one message.
+
+hear → admit → line up → answer → show → close the book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeAlias
+
+from gateway.answering import Answering
+from gateway.channels.base import Admission, Admitted
+from gateway.clock import Clock
+from gateway.delivery import Delivery, outcome_of
+from gateway.errors import Busy, GatewayError, StoreError
+from gateway.intake import Intake
+from gateway.lanes import Lanes
+from gateway.messages import Inbound, Outcome, OutcomeKind
+from gateway.stores.base import Ledger, TurnRecord, TurnState
+from gateway.wording import say
+
+logger = logging.getLogger(__name__)
+
+Notice: TypeAlias = Callable[[str, str, Outcome | None, float], None]
+"""Told about every event: (channel, "ignored" | "accepted" | "duplicate" | "closed", outcome when closed, seconds since accepted)."""
+
+
+class Dispatch:
+    """Takes each message from the channel that heard it to its outcome in the ledger."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        intake: Intake,
+        ledger: Ledger,
+        lanes: Lanes,
+        answering: Answering,
+        delivery: Delivery,
+        notice: Notice = lambda *_: None,
+        max_replay_age: timedelta = timedelta(seconds=600),
+    ) -> None:
+        self._clock = clock
+        self._intake = intake
+        self._ledger = ledger
+        self._lanes = lanes
+        self._answering = answering
+        self._delivery = delivery
+        self._notice = notice
+        self._max_replay_age = max_replay_age
+        self._aside: set[asyncio.Task[None]] = set()
+
+    async def hear(self, inbound: Inbound) -> Admitted:
+        """A channel heard a message. Returns as soon as it is on disk: then the channel may acknowledge it."""
+        if self._intake.ignores(inbound):
+            return self._admit(inbound, Admission.IGNORED)
+        known = await self._ledger.accept(inbound, self._clock.now())
+        if known is not None:
+            return self._admit(inbound, Admission.DUPLICATE, known)
+        self._line_up(inbound)
+        return self._admit(inbound, Admission.ACCEPTED)
+
+    async def resume(self) -> int:
+        """Take up the turns that an earlier run left unfinished, oldest first. Returns how many there were."""
+        records = await self._ledger.unfinished()
+        for record in records:
+            lane = self._answering.lane(record.inbound)
+            self._lanes.enter(lane, lambda record=record: self._resume(record), force=True)  # type: ignore[misc]
+        return len(records)
+
+    def _admit(self, inbound: Inbound, admission: Admission, known: TurnRecord | None = None) -> Admitted:
+        self._notice(inbound.address.channel, admission.value, None, 0.0)
+        return Admitted(admission, known.answer if known else None)
+
+    def _line_up(self, inbound: Inbound) -> None:
+        try:
+            self._lanes.enter(self._answering.lane(inbound), lambda: self._handle(inbound))
+        except Busy as busy:
+            self._do_aside(self._refuse(inbound, busy))
+
+    async def _handle(self, inbound: Inbound) -> None:
+        await self._to_its_end(inbound, lambda: self._answer_and_show(inbound))
+
+    async def _answer_and_show(self, inbound: Inbound) -> Outcome:
+        reply = await self._answering.open(inbound, parks=self._delivery.parks(inbound))
+        text, shown = await self._delivery.show(inbound, reply)
+        await self._answering.remember(reply, text)
+        return outcome_of(reply.failure, shown)
+
+    async def _close_the_book(self, inbound: Inbound, outcome: Outcome) -> None:
+        now = self._clock.now()
+        await self._ledger.closed(inbound.key, outcome, now)
+        self._notice(inbound.address.channel, "closed", outcome, (now - inbound.sent_at).total_seconds())
+        logger.info(
+            "Message %s: %s %s",
+            inbound.id,
+            outcome.kind.value,
+            outcome.reason,
+            extra={"action": "closed", "channel": inbound.address.channel},
+        )
+
+    async def _to_its_end(self, inbound: Inbound, work: Callable[[], Awaitable[Outcome]]) -> None:
+        """Whatever happens inside, the turn ends in one recorded outcome; only the end of the process leaves it to the next start."""
+        try:
+            outcome = await work()
+        except asyncio.CancelledError:
+            if not self._lanes.was_stopped(self._answering.lane(inbound)):
+                raise
+            outcome = await self._stopped(inbound)
+        except StoreError as error:
+            logger.error("The store failed in the middle of message %s; the next start takes it up: %s", inbound.id, error)
+            await self._failed(inbound, error.for_user, error)
+            return
+        except GatewayError as error:
+            outcome = await self._failed(inbound, error.for_user, error)
+        except Exception as error:  # one broken message must not end its conversation
+            logger.exception("Message %s broke something.", inbound.id)
+            outcome = await self._failed(inbound, "failed", error)
+        try:
+            await self._close_the_book(inbound, outcome)
+        except StoreError as error:
+            logger.error("Could not write how message %s ended (%s): %s", inbound.id, outcome.kind.value, error)
+
+    async def _failed(self, inbound: Inbound, sentence: str, error: Exception) -> Outcome:
+        lang = self._answering.language(inbound)
+        await self._delivery.tell(inbound, say(sentence, lang), lang)
+        return Outcome(OutcomeKind.FAILED, type(error).__name__, str(error))
+
+    async def _refuse(self, inbound: Inbound, busy: Busy) -> None:
+        async def refused() -> Outcome:
+            lang = self._answering.language(inbound)
+            await self._delivery.tell(inbound, say(busy.for_user, lang), lang)
+            return Outcome(OutcomeKind.REFUSED, type(busy).__name__, str(busy))
+
+        await self._to_its_end(inbound, refused)
+
+    async def _stopped(self, inbound: Inbound) -> Outcome:
+        if self._delivery.expects_words(inbound):
+            lang = self._answering.language(inbound)
+            await self._delivery.tell(inbound, say("was_stopped", lang), lang)
+        return Outcome(OutcomeKind.REFUSED, "stopped by the person")
+
+    async def _resume(self, record: TurnRecord) -> None:
+        await self._to_its_end(record.inbound, lambda: self._finish(record))
+
+    async def _finish(self, record: TurnRecord) -> Outcome:
+        inbound = record.inbound
+        if not self._delivery.knows(inbound):
+            return Outcome(OutcomeKind.EXPIRED, "its channel is no longer configured")
+        if self._clock.now() - record.accepted_at > self._max_replay_age:
+            return Outcome(OutcomeKind.EXPIRED, "too old when the gateway came back")
+        if record.answer is None:
+            return await self._answer_and_show(inbound)
+        if record.state is TurnState.SHOWING and not self._delivery.may_repeat(inbound):
+            return Outcome(OutcomeKind.UNKNOWN, "the gateway stopped while it was being sent", f"piece {record.shown + 1}")
+        return await self._delivery.show_recorded(inbound, record.answer, lang=self._answering.language(inbound), shown=record.shown)
+
+    def _do_aside(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)

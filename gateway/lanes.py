@@ -1,0 +1,122 @@
+"""Order inside a conversation, many conversations beside each other, bounded, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from gateway.clock import Clock
+from gateway.errors import Busy
+
+logger = logging.getLogger(__name__)
+
+Job: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class _Lane:
+    """The jobs of one conversation; exists only while there are some."""
+
+    __slots__ = ("jobs", "running", "stopped", "task")
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self.running = False
+        self.stopped = False
+
+
+class Lanes:
+    """One lane per key: its jobs run one after the other, in the order they entered.
+
+    At most `max_running` jobs run at once over all lanes; waiting lanes get their turn in the order in which they became ready.
+    A job must not raise (a lane survives if it does, and says so in the log).
+    """
+
+    def __init__(self, *, max_waiting_per_lane: int = 20, max_waiting: int = 2000, max_running: int = 500) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._max_waiting_per_lane = max_waiting_per_lane
+        self._max_waiting = max_waiting
+        self._places = asyncio.Semaphore(max_running)
+        self._waiting = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """How many lanes have work."""
+        return len(self._lanes)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, over all lanes."""
+        return self._waiting
+
+    def enter(self, key: str, job: Job, *, force: bool = False) -> None:
+        """Line `job` up in its lane. Raises Busy when the lane or the whole is full; `force` (for turns of an earlier run) ignores that."""
+        lane = self._lanes.get(key)
+        ahead = len(lane.jobs) if lane else 0
+        if not force and ahead >= self._max_waiting_per_lane:
+            raise Busy(f"{ahead} messages of this conversation are already waiting")
+        if not force and self._waiting >= self._max_waiting:
+            raise Busy(f"{self._waiting} messages are already waiting")
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+            self._empty.clear()
+            lane.task = asyncio.create_task(self._work(key, lane), name=f"lane {key}")
+        lane.jobs.append(job)
+        self._waiting += 1
+
+    def stop(self, key: str) -> bool:
+        """Cancel the job that runs in the lane, not those that wait. False when none runs."""
+        lane = self._lanes.get(key)
+        if lane is None or not lane.running or lane.stopped or lane.task is None:
+            return False
+        lane.stopped = True
+        return lane.task.cancel()
+
+    def was_stopped(self, key: str) -> bool:
+        """Inside a job that was cancelled: whether `stop` did it (and not the end of the process). Takes the cancellation back."""
+        lane = self._lanes.get(key)
+        if lane is None or not lane.stopped or lane.task is None:
+            return False
+        lane.task.uncancel()
+        return True
+
+    async def settle(self, clock: Clock, timeout_s: float) -> int:
+        """Wait until all lanes are empty, at most `timeout_s`; then cancel what still runs. Returns how many jobs were given up."""
+        try:
+            async with clock.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        given_up = self._waiting + sum(lane.running for lane in self._lanes.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return given_up
+
+    async def _work(self, key: str, lane: _Lane) -> None:
+        try:
+            while lane.jobs:
+                async with self._places:
+                    await self._run_next(key, lane)
+        finally:
+            self._waiting -= len(lane.jobs)
+            del self._lanes[key]
+            if not self._lanes:
+                self._empty.set()
+
+    async def _run_next(self, key: str, lane: _Lane) -> None:
+        job = lane.jobs.popleft()
+        self._waiting -= 1
+        lane.running = True
+        lane.stopped = False
+        try:
+            await job()
+        except Exception:  # a lane must survive a broken job, or its conversation is dead for good
+            logger.exception("A job in lane %s raised; the lane goes on.", key)
+        finally:
+            lane.running = False

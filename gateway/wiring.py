@@ -1,0 +1,224 @@
+"""From a configuration to objects: the only place that knows every class. Rooms are pushed on one exit stack in opening order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from gateway.answering import Answering, Manner
+from gateway.backends.base import Backend
+from gateway.channels.base import Channel
+from gateway.channels.http_face import HttpFace
+from gateway.clock import Clock
+from gateway.commands import Commands
+from gateway.config import AnyBackend, AnyChannel, Api, Config, Echo, Handbook, OfficialAccount, OpenAI, Terminal, WeChat
+from gateway.delivery import Delivery
+from gateway.dispatch import Dispatch
+from gateway.errors import ConfigError
+from gateway.expiry import Expiry
+from gateway.intake import Intake
+from gateway.lanes import Lanes
+from gateway.parked import Parked
+from gateway.sessions.scope import Scope
+from gateway.sessions.session import Lifetime
+from gateway.stores.base import Store
+from gateway.watch.health import HealthPages
+from gateway.watch.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where README and docs lie, in a checkout and in the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """What the running gateway needs to hold on to."""
+
+    channels: dict[str, Channel]
+    backend: Backend
+    store: Store
+    dispatch: Dispatch
+    lanes: Lanes
+    expiry: Expiry
+    face: HttpFace
+    pages: HealthPages
+
+
+async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr: Callable[[str], None]) -> House:
+    """Open the store, the backends and the channels, in this order; whatever was opened is closed by `stack`."""
+    store = await open_store(config)
+    stack.push_async_callback(store.aclose)
+    backend = build_backend(config, clock)
+    stack.push_async_callback(backend.aclose)
+    face = HttpFace()
+    channels = build_channels(config, face=face, clock=clock, show_qr=show_qr)
+    for channel in channels.values():
+        stack.push_async_callback(channel.aclose)
+    return _join(config, store=store, backend=backend, channels=channels, face=face, clock=clock)
+
+
+def _join(config: Config, *, store: Store, backend: Backend, channels: dict[str, Channel], face: HttpFace, clock: Clock) -> House:
+    scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
+    lifetime = lifetime_of(config)
+    metrics = Metrics()
+    queue = config.queue
+    lanes = Lanes(max_waiting_per_lane=queue.per_conversation, max_waiting=queue.total, max_running=queue.running)
+    parked = Parked(store.shelf, clock)
+    intake = Intake(max_chars=config.answering.max_message_chars)
+    delivery = Delivery(channels=channels, ledger=store.ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
+    farewell = delivery.farewell if config.sessions.farewell else None
+    expiry = Expiry(sessions=store.sessions, lanes=lanes, lifetime=lifetime, clock=clock, farewell=farewell)
+    commands = Commands(
+        ledger=store.ledger,
+        sessions=store.sessions,
+        stop=lanes.stop,
+        scope=scope,
+        lifetime=lifetime,
+        clock=clock,
+        history_tokens=config.sessions.history_tokens,
+        prefixes=config.commands.prefixes,
+        clear_words=config.sessions.clear_words,
+    )
+    answering = Answering(
+        backend=backend,
+        sessions=store.sessions,
+        ledger=store.ledger,
+        commands=commands,
+        parked=parked,
+        intake=intake,
+        clock=clock,
+        scope=scope,
+        lifetime=lifetime,
+        manner=_manner(config),
+        saved=expiry.expect,
+    )
+    dispatch = Dispatch(
+        clock=clock,
+        intake=intake,
+        ledger=store.ledger,
+        lanes=lanes,
+        answering=answering,
+        delivery=delivery,
+        notice=metrics.notice,
+        max_replay_age=timedelta(seconds=config.answering.max_replay_age_s),
+    )
+    metrics.gauge("gateway_lanes", "Conversations with work", lambda: len(lanes))
+    metrics.gauge("gateway_waiting", "Messages that wait", lambda: lanes.waiting)
+    metrics.gauge("gateway_sessions_ended", "Sessions that ended by themselves since the start", lambda: expiry.ended)
+    pages = HealthPages(channels=channels, store=store, metrics=metrics)
+    for path, page in (("/healthz", pages.healthz), ("/readyz", pages.readyz), ("/metrics", pages.metrics)):
+        face.mount(path, page)
+    return House(channels=channels, backend=backend, store=store, dispatch=dispatch, lanes=lanes, expiry=expiry, face=face, pages=pages)
+
+
+def lifetime_of(config: Config) -> Lifetime:
+    """How long sessions live."""
+    return Lifetime(idle_timeout=_seconds(config.sessions.idle_timeout_s), max_age=_seconds(config.sessions.max_age_s))
+
+
+def _seconds(value: float | None) -> timedelta | None:
+    return None if value is None else timedelta(seconds=value)
+
+
+def _manner(config: Config) -> Manner:
+    answering = config.answering
+    fetch_words = {
+        word.casefold() for section in config.channels.values() if isinstance(section, OfficialAccount) for word in section.fetch_words
+    }
+    return Manner(
+        system_prompt=answering.system_prompt,
+        temperature=answering.temperature,
+        max_output_tokens=answering.max_output_tokens,
+        history_tokens=config.sessions.history_tokens,
+        show_reasoning=answering.show_reasoning,
+        language=answering.language,
+        fetch_words=frozenset(fetch_words),
+    )
+
+
+async def open_store(config: Config) -> Store:
+    """The store that `store.url` names. Raises ConfigError for an unknown scheme, StoreError when it cannot be opened."""
+    scheme, _, rest = config.store.url.partition("://")
+    if scheme == "memory":
+        from gateway.stores.memory import MemoryStore
+
+        return MemoryStore()
+    if scheme == "sqlite":
+        from gateway.stores.sqlite import SQLiteStore
+
+        path = rest.removeprefix("/")
+        if not path:
+            raise ConfigError(f"store.url: {config.store.url} names no file; sqlite:///data/gateway.db does")
+        return await SQLiteStore.open(Path(path), durability=config.store.durability)
+    raise ConfigError(f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH and memory://")
+
+
+def build_backend(config: Config, clock: Clock) -> Backend:
+    """The chain of `answering.chain`, also when it has one link."""
+    from gateway.backends.chain import ChainBackend
+
+    links = [_link(name, config.backends.get(name), clock) for name in config.answering.chain]
+    return ChainBackend("chain", links, clock=clock)
+
+
+def _link(name: str, section: AnyBackend | None, clock: Clock) -> Backend:
+    if isinstance(section, OpenAI):
+        from gateway.backends.openai_chat import OpenAIBackend
+
+        return OpenAIBackend(
+            name=name,
+            model=section.model,
+            api_key=section.api_key.get_secret_value(),
+            base_url=section.base_url,
+            timeout_s=section.timeout_s,
+            stall_s=section.stall_s,
+            retries=section.retries,
+            clock=clock,
+            options=section.extra_body,
+        )
+    if isinstance(section, Echo) or (section is None and name == "echo"):
+        from gateway.backends.echo import EchoBackend
+
+        return EchoBackend(name)
+    if isinstance(section, Handbook) or section is None:
+        from gateway.backends.handbook import HandbookBackend
+
+        return HandbookBackend(name, folder=ROOT)
+    raise ConfigError(f"backends.{name}: {type(section).__name__} is not wired")
+
+
+def build_channels(config: Config, *, face: HttpFace, clock: Clock, show_qr: Callable[[str], None]) -> dict[str, Channel]:
+    """Every channel that is switched on, by name."""
+    return {
+        name: _channel(name, section, face=face, clock=clock, show_qr=show_qr)
+        for name, section in config.channels.items()
+        if section.enabled
+    }
+
+
+def _channel(name: str, section: AnyChannel, *, face: HttpFace, clock: Clock, show_qr: Callable[[str], None]) -> Channel:
+    if isinstance(section, Terminal):
+        from gateway.channels.terminal import TerminalChannel
+
+        return TerminalChannel(name)
+    if isinstance(section, Api):
+        from gateway.channels.api import ApiChannel
+
+        tokens = [token.get_secret_value() for token in section.tokens]
+        return ApiChannel(name, tokens=tokens, face=face, clock=clock, timeout_s=section.timeout_s)
+    if isinstance(section, OfficialAccount):
+        return _official_account(name, section, face, clock)
+    if isinstance(section, WeChat):
+        return _wechat(name, section, clock, show_qr)
+    from gateway.channels.dingtalk.channel import DingTalkChannel
+
+    return DingTalkChannel(
+        name=name,
+        client_id=section.client_id,
+        client_secret=section.client_secret.get_secret_value(),
+        openapi_base=section.openapi_base or "",
+        oapi_base=section.oapi_base or "",
+        clock=clock,
+    )
