@@ -83,6 +83,7 @@ class Writer:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._queue: queue.SimpleQueue[list[_Operation]] = queue.SimpleQueue()
         self._gathered: list[_Operation] = []
+        self._running: list[_Operation] = []
         self._waiting = 0
         self._closed = True
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -173,7 +174,9 @@ class Writer:
 
     def _serve(self, cursor: sqlite3.Cursor) -> None:
         while batch := self._next_batch():
+            self._running = batch
             _commit(cursor, batch)
+            self._running = []
             self._call(self._settle, batch)
 
     def _next_batch(self) -> list[_Operation]:
@@ -201,10 +204,12 @@ class Writer:
         """The thread ended, as asked or by a bug: nobody may wait for it for ever."""
         self._closed = True
         self._hand_over()
+        left = [*self._running]
         while not self._queue.empty():
-            for operation in self._queue.get():
-                operation.error = StoreUnavailable("The store's thread ended.")
-                operation.settle()
+            left += self._queue.get()
+        for operation in left:
+            operation.error = StoreUnavailable("The store's thread ended; see the log.")
+            operation.settle()
         _done(self._ended)
 
 

@@ -10,6 +10,7 @@ from gateway.messages import Address, Inbound, Mention, Quote, ReplyTicket, Text
 from gateway.stores.base import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SQLiteStore
+from gateway.testing.ledger import FragileStore
 
 NOON = datetime(2026, 1, 5, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -26,10 +27,15 @@ async def _sqlite_power(folder: Path) -> Store:
     return await SQLiteStore.open(folder / "data" / "gateway.db", durability="power")
 
 
+async def _fragile(folder: Path) -> Store:
+    return FragileStore(MemoryStore())
+
+
 STORES: dict[str, Callable[[Path], Awaitable[Store]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "sqlite-power": _sqlite_power,
+    "fragile": _fragile,
 }
 
 
