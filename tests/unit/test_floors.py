@@ -17,7 +17,7 @@ FLOORS = {
     3: {"gateway.channels", "gateway.backends", "gateway.stores", "gateway.rendering", "gateway.watch", "gateway.commands"}
     | {"gateway.lanes", "gateway.parked", "gateway.testing", "gateway.simulators"},
     4: {"gateway.intake", "gateway.dispatch", "gateway.answering", "gateway.delivery", "gateway.expiry"},
-    5: {"gateway.config", "gateway.wiring", "gateway.app", "gateway.doctor"},
+    5: {"gateway.config", "gateway.reading", "gateway.wiring", "gateway.app", "gateway.doctor"},
     6: {"gateway.cli", "gateway.__main__", "gateway.demo"},
 }
 SHARED_FLOORS = {4, 5, 6}
