@@ -1,7 +1,7 @@
 """Writes the tables of docs/*/reference/config.md from the models in gateway/config.py. Run: .venv/bin/python scripts/config_reference.py
 
-The Chinese page keeps its own sentences: only keys, values and defaults are written anew, a new key gets the English sentence
-until somebody translates it.
+The Chinese sentences stand in config_reference.zh.json under the English ones; a new or changed sentence stays English on the Chinese
+page, and fails the test, until it is translated there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ sys.path.insert(0, str(TOP))
 from gateway import config  # noqa: E402
 
 PAGES = {lang: TOP / "docs" / lang / "reference" / "config.md" for lang in ("en", "zh")}
+TRANSLATIONS = Path(__file__).with_suffix(".zh.json")
 HEADS = {"en": "| key | value | default | meaning |", "zh": "| 键 | 值 | 默认 | 含义 |"}
 WORDS = {
     "en": {
@@ -36,7 +37,6 @@ WORDS = {
 }
 REQUIRED = {"en": "required", "zh": "必填"}
 _BLOCK = re.compile(r"(<!-- keys: (?P<section>[\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_ROW = re.compile(r"(?m)^\| `(?P<key>[^`]+)` \| .* \| (?P<meaning>[^|]*) \|$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,20 +104,14 @@ def values(schema: Mapping[str, Any], words: Mapping[str, str]) -> str:
 
 def written(page: str, lang: str) -> str:
     """The page with its tables as the models are now."""
+    words = {} if lang == "en" else json.loads(TRANSLATIONS.read_text(encoding="utf-8"))
     tables = sections()
-    known = {} if lang == "en" else {(name, match["key"]): match["meaning"] for name, match in _rows(page)}
 
     def table(block: re.Match[str]) -> str:
-        section = block["section"]
-        rows = [key.row(lang, known.get((section, key.name), key.meaning)) for key in tables[section]]
+        rows = [key.row(lang, words.get(key.meaning, key.meaning)) for key in tables[block["section"]]]
         return "\n".join([block[1] + HEADS[lang], "|---|---|---|---|", *rows, block[3]])
 
     return _BLOCK.sub(table, page)
-
-
-def _rows(page: str) -> Iterator[tuple[str, re.Match[str]]]:
-    for block in _BLOCK.finditer(page):
-        yield from ((block["section"], row) for row in _ROW.finditer(block[0]))
 
 
 def sections_on(page: str) -> set[str]:
