@@ -119,7 +119,7 @@ class OfficialAccountSimulator(Simulator):
         self._mode = mode
         self._key = AesKey(encoding_aes_key, app_id) if encoding_aes_key else None
         self._foreign_key = AesKey(encoding_aes_key, _FOREIGN_APP_ID) if encoding_aes_key else None
-        self._judge = Judge(token=token, key=self._key, account=account, must_be_sealed=mode == "safe")
+        self.judge = Judge(token=token, key=self._key, account=account, must_be_sealed=mode == "safe")
         self._window_s = window_s
         self._retry_pause_s = window_s / 5 if retry_pause_s is None else retry_pause_s
         self._ids = itertools.count(int(time.time() * 1_000_000) * 1_000)
@@ -135,9 +135,15 @@ class OfficialAccountSimulator(Simulator):
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[OfficialAccountSimulator]:
         """Serve the control paths on loopback, and let followers write, while the body runs."""
+        async with self.playing(), super().running(port):
+            yield self
+
+    @asynccontextmanager
+    async def playing(self) -> AsyncIterator[OfficialAccountSimulator]:
+        """Let followers write while the body runs, without the control paths."""
         # A fresh connection for every attempt, as if each came from another of WeChat's machines; the window is the only time limit.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx2.AsyncClient(limits=limits, timeout=None, trust_env=False) as self._client, super().running(port):
+        async with httpx2.AsyncClient(limits=limits, timeout=None, trust_env=False) as self._client:
             try:
                 yield self
             finally:
@@ -164,7 +170,7 @@ class OfficialAccountSimulator(Simulator):
         """What the console's 提交 button does: GET with an echostr. Returns "" when the callback is right, else what is wrong."""
         echostr = str(secrets.randbelow(10**19))
         async with asyncio.timeout(self._window_s):
-            response = await self._http().get(self._url(), params={**self._query(*_now_and_nonce()), "echostr": echostr})
+            response = await self._http().get(self._url(), params={**self._query(*self._moment()), "echostr": echostr})
         if response.status_code != 200:
             return f"status {response.status_code} instead of 200"
         return "" if response.content == echostr.encode() else "the body is not the echostr"
@@ -187,9 +193,9 @@ class OfficialAccountSimulator(Simulator):
 
     async def _ladder(self, letter: _Letter) -> None:
         began = time.monotonic()
-        first = _now_and_nonce()
+        first = self._moment()
         for attempt in range(self.faults.start_at_attempt, ATTEMPTS + 1):
-            timestamp, nonce = first if self.faults.same_nonce else _now_and_nonce()
+            timestamp, nonce = first if self.faults.same_nonce else self._moment()
             delivery = await self._deliver(letter, attempt, began, timestamp, nonce)
             if delivery.verdict is Verdict.ACK:
                 return
@@ -220,7 +226,7 @@ class OfficialAccountSimulator(Simulator):
         except (TimeoutError, httpx2.TransportError) as error:
             seconds = time.monotonic() - began
             return Delivery(msg_id=letter.id, attempt=attempt, verdict=Verdict.NOTHING, seconds=seconds, reason=type(error).__name__)
-        verdict, text, reason = self._judge.judge(letter.open_id, response.status_code, response.content)
+        verdict, text, reason = self.judge.judge(letter.open_id, response.status_code, response.content)
         return Delivery(
             msg_id=letter.id,
             attempt=attempt,
@@ -233,13 +239,12 @@ class OfficialAccountSimulator(Simulator):
         )
 
     def _post(self, letter: _Letter, timestamp: str, nonce: str) -> tuple[dict[str, str], bytes]:
-        shifted = str(int(timestamp) + self.faults.timestamp_shift_s)
-        query = {**self._query(shifted, nonce), "openid": letter.open_id}
+        query = {**self._query(timestamp, nonce), "openid": letter.open_id}
         key = self._foreign_key if self.faults.foreign_app_id else self._key
         if self._mode == "plain" or key is None:
             return query, self._spoiled_body(f"<xml>{letter.xml}</xml>")
         sealed = key.seal(self._spoiled_body(f"<xml>{letter.xml}</xml>"))
-        signed = signature(self._token, shifted, nonce, sealed)
+        signed = signature(self._token, timestamp, nonce, sealed)
         query |= {"encrypt_type": "aes", "msg_signature": _flipped(signed) if self.faults.bad_msg_signature else signed}
         sealed = _flipped(sealed) if self.faults.tamper else sealed
         beside = letter.xml if self._mode == "compatible" else f"<ToUserName>{cdata(self.account)}</ToUserName>"
@@ -248,6 +253,10 @@ class OfficialAccountSimulator(Simulator):
     def _query(self, timestamp: str, nonce: str) -> dict[str, str]:
         signed = signature(self._token, timestamp, nonce)
         return {"signature": _flipped(signed) if self.faults.bad_signature else signed, "timestamp": timestamp, "nonce": nonce}
+
+    def _moment(self) -> tuple[str, str]:
+        """Timestamp and nonce of one request."""
+        return str(int(time.time()) + self.faults.timestamp_shift_s), str(secrets.randbelow(10**10))
 
     def _letter(self, msg_id: str, person: str, kind: str, fields: Mapping[str, str], created: int | None = None) -> _Letter:
         head = {"ToUserName": self.account, "FromUserName": self.open_id(person), "CreateTime": str(created or int(time.time()))}
@@ -296,10 +305,6 @@ class OfficialAccountSimulator(Simulator):
 
     async def _deliveries_over_http(self, request: Request) -> Response:
         return JSONResponse([_plain(delivery) for delivery in self.deliveries])
-
-
-def _now_and_nonce() -> tuple[str, str]:
-    return str(int(time.time())), str(secrets.randbelow(10**10))
 
 
 def _flipped(text: str) -> str:
