@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,8 @@ from gateway.sessions.window import Calibration, estimate_prompt, fit
 from gateway.stores.base import Ledger, SessionStore
 from gateway.wording import language_of, say
 
-logger = logging.getLogger(__name__)
+MAX_LANGUAGES = 5000
+"""Of so many conversations the language is remembered, the latest ones."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +91,7 @@ class Answering:
         self._manner = manner
         self._saved = saved
         self._calibrations: dict[str, Calibration] = {}
+        self._languages: dict[str, Lang] = {}
 
     def lane(self, inbound: Inbound) -> str:
         """The lane that the message lines up in: its session's, or beside it for a command that must not wait."""
@@ -124,8 +125,16 @@ class Answering:
         self._saved(end)
 
     def language(self, inbound: Inbound) -> Lang:
-        """The language in which the gateway speaks to this person."""
-        return language_of(inbound.text) if self._manner.language == "auto" else self._manner.language
+        """The language in which the gateway speaks to this person; `/help` tells none, so it is that of the words before."""
+        if self._manner.language != "auto":
+            return self._manner.language
+        key = session_key(inbound.address, self._scope)
+        known = self._languages.pop(key, "zh")
+        lang = known if self._commands.find(inbound.text) else language_of(inbound.text, known)
+        self._languages[key] = lang
+        if len(self._languages) > MAX_LANGUAGES:
+            del self._languages[next(iter(self._languages))]
+        return lang
 
     def _sentence(self, text: str, lang: Lang, *, failure: GatewayError | None = None) -> Reply:
         return Reply(texts=_once(text), lang=lang, answered_by="gateway", failure=failure)

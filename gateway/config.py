@@ -50,7 +50,9 @@ class WeChat(ChannelSection):
         False, description="Must be true for `itchat`: Tencent warns and bans accounts that use it. Never use an account you need."
     )
     base_url: HttpUrl = Field(None, description="Another platform, e.g. the simulator; null is WeChat's own address.")
-    auto_accept_friends: Literal[False] = Field(False, description="Only false in this version: friend requests wait for you.")
+    auto_accept_friends: bool = Field(
+        False, description="Accept friend requests, at most one in 30 s and 20 a day; adding friends is a strong ban trigger."
+    )
     private_prefix: tuple[str, ...] = Field(
         (), description="In private chats answer only what begins with one of these; empty answers everything."
     )

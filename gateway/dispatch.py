@@ -24,6 +24,9 @@ from gateway.wording import say
 
 logger = logging.getLogger(__name__)
 
+_EXPECTED = frozenset({OutcomeKind.ANSWERED, OutcomeKind.IGNORED, OutcomeKind.DUPLICATE, OutcomeKind.REFUSED})
+"""Outcomes that need nobody's attention."""
+
 Notice: TypeAlias = Callable[[str, str, Outcome | None, float], None]
 """Told about every event: (channel, "ignored" | "accepted" | "duplicate" | "closed", outcome when closed, seconds since accepted)."""
 
@@ -94,13 +97,9 @@ class Dispatch:
         now = self._clock.now()
         await self._ledger.closed(inbound.key, outcome, now)
         self._notice(inbound.address.channel, "closed", outcome, (now - inbound.sent_at).total_seconds())
-        logger.info(
-            "Message %s: %s %s",
-            inbound.id,
-            outcome.kind.value,
-            outcome.reason,
-            extra={"action": "closed", "channel": inbound.address.channel},
-        )
+        level = logging.INFO if outcome.kind in _EXPECTED else logging.WARNING
+        facts = {"action": "closed", "channel": inbound.address.channel, "turn": inbound.id}
+        logger.log(level, "Message %s: %s %s %s", inbound.id, outcome.kind.value, outcome.reason, outcome.detail, extra=facts)
 
     async def _to_its_end(self, inbound: Inbound, work: Callable[[], Awaitable[Outcome]]) -> None:
         """Whatever happens inside, the turn ends in one recorded outcome; only the end of the process leaves it to the next start."""

@@ -17,8 +17,9 @@ from gateway.stores.base import SessionStore
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 1.0
-"""Between two looks at what has ended, so that a store that keeps naming the same session cannot keep the processor busy."""
+"""Between two looks at what has ended, so that a store which keeps naming the same sessions cannot keep the processor busy."""
 STORE_PAUSE_S = 10.0
+BATCH = 200
 
 
 class Expiry:
@@ -71,8 +72,12 @@ class Expiry:
                 self._next = await self._sessions.next_end()
 
     async def _end_what_is_over(self) -> None:
-        over = await self._sessions.ended(self._clock.now())
-        await asyncio.gather(*(self._in_its_lane(session) for session in over))
+        progress = True
+        while progress:
+            before = self.ended
+            over = await self._sessions.ended(self._clock.now(), BATCH)
+            await asyncio.gather(*(self._in_its_lane(session) for session in over))
+            progress = len(over) == BATCH and self.ended > before
 
     async def _in_its_lane(self, session: Session) -> None:
         done = asyncio.Event()

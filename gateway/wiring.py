@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from gateway.answering import Answering, Manner
 from gateway.backends.base import Backend
 from gateway.channels.base import Channel
@@ -56,10 +58,11 @@ async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr:
     channels = build_channels(config, face=face, clock=clock, show_qr=show_qr)
     for channel in channels.values():
         stack.push_async_callback(channel.aclose)
-    return _join(config, store=store, backend=backend, channels=channels, face=face, clock=clock)
+    return join(config, store=store, backend=backend, channels=channels, face=face, clock=clock)
 
 
-def _join(config: Config, *, store: Store, backend: Backend, channels: dict[str, Channel], face: HttpFace, clock: Clock) -> House:
+def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, Channel], face: HttpFace, clock: Clock) -> House:
+    """Put opened rooms together; a test hands in its own."""
     scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
     lifetime = lifetime_of(config)
     metrics = Metrics()
@@ -156,10 +159,12 @@ async def open_store(config: Config) -> Store:
 
 
 def build_backend(config: Config, clock: Clock) -> Backend:
-    """The chain of `answering.chain`, also when it has one link."""
+    """What `answering.chain` names: one backend, or several tried in order."""
+    links = [_link(name, config.backends.get(name), clock) for name in config.answering.chain]
+    if len(links) == 1:
+        return links[0]
     from gateway.backends.chain import ChainBackend
 
-    links = [_link(name, config.backends.get(name), clock) for name in config.answering.chain]
     return ChainBackend("chain", links, clock=clock)
 
 
@@ -181,7 +186,7 @@ def _link(name: str, section: AnyBackend | None, clock: Clock) -> Backend:
     if isinstance(section, Echo) or (section is None and name == "echo"):
         from gateway.backends.echo import EchoBackend
 
-        return EchoBackend(name)
+        return EchoBackend(name=name)
     if isinstance(section, Handbook) or section is None:
         from gateway.backends.handbook import HandbookBackend
 
@@ -202,7 +207,7 @@ def _channel(name: str, section: AnyChannel, *, face: HttpFace, clock: Clock, sh
     if isinstance(section, Terminal):
         from gateway.channels.terminal import TerminalChannel
 
-        return TerminalChannel(name)
+        return TerminalChannel(name=name, clock=clock)
     if isinstance(section, Api):
         from gateway.channels.api import ApiChannel
 
@@ -221,4 +226,49 @@ def _channel(name: str, section: AnyChannel, *, face: HttpFace, clock: Clock, sh
         openapi_base=section.openapi_base or "",
         oapi_base=section.oapi_base or "",
         clock=clock,
+    )
+
+
+def _official_account(name: str, section: OfficialAccount, face: HttpFace, clock: Clock) -> Channel:
+    from gateway.channels.official_account.channel import OfficialAccountChannel
+
+    return OfficialAccountChannel(
+        name=name,
+        app_id=section.app_id,
+        token=section.token.get_secret_value(),
+        encoding_aes_key=_secret(section.encoding_aes_key),
+        previous_encoding_aes_key=_secret(section.previous_encoding_aes_key),
+        encryption=section.encryption,
+        welcome=section.welcome,
+        face=face,
+        clock=clock,
+    )
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() or None if value is not None else None
+
+
+def _wechat(name: str, section: WeChat, clock: Clock, show_qr: Callable[[str], None]) -> Channel:
+    from gateway.channels.wechat.channel import WeChatChannel
+    from gateway.channels.wechat.friend_requests import FriendRequests
+    from gateway.channels.wechat.itchat_transport import ItchatTransport
+    from gateway.channels.wechat.sign_in import SignIn
+
+    state_file = Path(section.state_file or f"data/wechat-{name}.json")
+    transport = ItchatTransport(
+        channel=name,
+        clock=clock,
+        sign_in=SignIn(clock=clock, png_path=state_file.with_suffix(".png"), show=show_qr),
+        state_file=state_file,
+        base_url=section.base_url,
+        friend_requests=FriendRequests(clock=clock) if section.auto_accept_friends else None,
+    )
+    return WeChatChannel(
+        name=name,
+        transport=transport,
+        private_prefix=section.private_prefix,
+        reply_prefix=section.reply_prefix,
+        group_on_mention=section.group.on_mention,
+        group_allow=section.group.allow,
     )

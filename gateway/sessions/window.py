@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,18 +14,21 @@ TOKENS_PER_LINE = 4
 
 #: Upper bounds in tokens per character, from measurements with the o200k and cl100k vocabularies (2026-11-22):
 #: Chinese chat 0.65/0.92, English 0.21, Python code 0.23, dates and order numbers 0.57, emoji 1.0/2.3.
+#: Characters beyond the first plane are emoji and rare ideographs.
 CJK_RATE, DIGIT_RATE, ASCII_RATE, OTHER_RATE = 1.0, 0.6, 0.3, 2.5
+_ASCII = re.compile(r"[\x00-\x7f]+")
+_WORDS = re.compile(r"[A-Za-z\s]+", re.ASCII)
+_BEYOND_PLANE = re.compile(r"[\U00010000-\U0010ffff]")
 
 
 def estimate_tokens(text: str) -> int:
-    """An upper bound of the tokens of `text` that needs no vocabulary."""
-    return int(sum(map(_rate, text)) + 0.999) if text else 0
-
-
-def _rate(character: str) -> float:
-    if character.isascii():
-        return ASCII_RATE if character.isalpha() or character.isspace() else DIGIT_RATE
-    return CJK_RATE if "\u2000" <= character <= "\u33ff" or character.isalpha() or character <= "\uffff" else OTHER_RATE
+    """An upper bound of the tokens of `text` that needs no vocabulary; linear, and for long texts at the speed of `re`."""
+    beyond_ascii = len(_ASCII.sub("", text))
+    beyond_plane = len(_BEYOND_PLANE.findall(text)) if beyond_ascii else 0
+    words = len(text) - len(_WORDS.sub("", text))
+    others = len(text) - beyond_ascii - words
+    tokens = words * ASCII_RATE + others * DIGIT_RATE + (beyond_ascii - beyond_plane) * CJK_RATE + beyond_plane * OTHER_RATE
+    return math.ceil(tokens)
 
 
 def estimate_prompt(lines: Sequence[Line]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -25,7 +26,7 @@ class LoopbackChannel(Channel):
         self.shown: list[Outbound] = []
         self.errors: deque[SendError] = deque()
         self._clock = clock
-        self._ids = itertools.count(1)
+        self._ids = (f"{secrets.token_hex(3)}-{number}" for number in itertools.count(1))
         self._deliver: Deliver | None = None
         self._heard = asyncio.Event()
         self._something_shown = asyncio.Condition()
@@ -62,7 +63,7 @@ class LoopbackChannel(Channel):
         address = Address(channel=self.name, account="bot", chat=group or sender, sender=sender, in_group=group is not None)
         return await self._deliver(
             Inbound(
-                id=id or f"m{next(self._ids)}",
+                id=id or next(self._ids),
                 address=address,
                 parts=parts if parts is not None else (Text(text),),
                 sent_at=self._clock.now(),
