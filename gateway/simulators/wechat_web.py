@@ -1,6 +1,6 @@
 """WeChat Web with the UOS login, as the package `itchat-uos` speaks it: QR sign-in, contacts, sync, text in private and in groups.
 
-Facts: `docs/` of the protocol as read from itchat-uos 1.5.0.dev0 (2026-11-22). The unmodified package passes against this simulator.
+Written from what itchat-uos 1.5.0.dev0 sends and needs (read 2026-11-22); the unmodified package passes against it.
 Ids change at every login, text is HTML-escaped, our own sends come back, and an old SyncKey gets its messages again.
 """
 
@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -22,57 +21,13 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.simulators.base import Shown, Simulator
 from gateway.simulators.wechat_web_account import Json, Login, World, wire_text
+from gateway.simulators.wechat_web_codes import Codes, script, xml
+from gateway.simulators.wechat_web_faults import WeChatWebFaults
+
+__all__ = ["WeChatWebFaults", "WeChatWebSimulator"]
 
 BASE = "/cgi-bin/mmwebwx-bin"
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(slots=True, kw_only=True)
-class WeChatWebFaults:
-    """The knobs. Counters count down to 0 as they are used up."""
-
-    hold_s: float = 0.5
-    """How long synccheck waits for news; the real server holds about 25 s."""
-    login_hold_s: float = 0.0
-    """How long a login poll waits; the real server holds about 25 s."""
-    polls_until_scanned: int = 1
-    """Login polls that are answered 408 before the code counts as scanned."""
-    polls_until_confirmed: int = 1
-    """Login polls that are answered 201 before the scan is confirmed."""
-    expired_codes: int = 0
-    """So many of the next QR codes turn out to be expired (400)."""
-    never_confirmed: bool = False
-    """201 for ever: scanned, but nobody presses the button."""
-    refuse_push_login: bool = False
-    limited: bool = False
-    """The account may not use WeChat Web: 1203 and no skey."""
-    init_ret: int = 0
-    """webwxinit answers with this Ret."""
-    no_contact_list: bool = False
-    """Contact calls answer without their list."""
-    rooms_unlisted: bool = False
-    """Groups are only told about when asked for by id."""
-    wrong_spacing: bool = False
-    """synccheck answers with spaces that the package does not expect."""
-    retcode: str = "0"
-    """synccheck answers with this; 1100, 1101, 1102 end the login."""
-    sync_ret: int = 0
-    """webwxsync answers with this Ret while synccheck keeps saying that there is news."""
-    drop_calls: int = 0
-    """So many calls are cut without an answer."""
-    bad_gateway: int = 0
-    """So many calls are answered 502 with an HTML page."""
-    send_delay_s: float = 0.0
-    send_ret: int = 0
-    """webwxsendmsg answers with this Ret and shows nothing."""
-    drop_sends: int = 0
-    """So many sends are shown to the person and then cut without an answer."""
-    poison: int = 0
-    """So many messages are preceded by one that lacks required fields."""
-    duplicates: int = 0
-    """So many messages are delivered twice with the same MsgId."""
-    raw_newline: bool = False
-    """Newlines in text are sent raw instead of as `<br/>`."""
 
 
 class WeChatWebSimulator(Simulator):
@@ -97,8 +52,7 @@ class WeChatWebSimulator(Simulator):
         """How often somebody signed in."""
         self.calls: Counter[str] = Counter()
         """How often each page was called."""
-        self._polls: dict[str, int] = {}
-        self._expired: set[str] = set()
+        self._codes = Codes(self.faults)
         self._news = asyncio.Condition()
         self._send_ids = itertools.count(8_000_000_000_000_000_001)
 
@@ -145,10 +99,10 @@ class WeChatWebSimulator(Simulator):
             text = f"@{self._bot_in(group) if at == 'bot' else at}\u2005{text}"
         content = wire_text(text).replace("<br/>", "\n" if self.faults.raw_newline else "<br/>")
         raw = self.world.message(content, kind=kind, **(fields or {}))
-        if self._use_up("poison"):
+        if self.faults.use_up("poison"):
             await self._happen(chat, sender, {"MsgId": "", "Content": "", "MsgType": 1})
         await self._happen(chat, sender, raw)
-        if self._use_up("duplicates"):
+        if self.faults.use_up("duplicates"):
             await self._happen(chat, sender, raw)
         return str(raw["MsgId"])
 
@@ -193,41 +147,28 @@ class WeChatWebSimulator(Simulator):
         return HTMLResponse("<html>simulated WeChat Web</html>")
 
     async def _new_code(self, request: Request) -> Response:
-        uuid = self._new_uuid()
-        if self._use_up("expired_codes"):
-            self._expired.add(uuid)
-        return _script(f'window.QRLogin.code = 200; window.QRLogin.uuid = "{uuid}";')
+        return script(f'window.QRLogin.code = 200; window.QRLogin.uuid = "{self._codes.new()}";')
 
     async def _push_login(self, request: Request) -> Response:
         if self.faults.refuse_push_login or request.query_params.get("uin") != self.world.account.uin:
             return JSONResponse({"ret": "1", "msg": "push login refused"})
-        return JSONResponse({"ret": "0", "msg": "all ok", "uuid": self._new_uuid()})
+        return JSONResponse({"ret": "0", "msg": "all ok", "uuid": self._codes.new()})
 
     async def _poll(self, request: Request) -> Response:
         await asyncio.sleep(self.faults.login_hold_s)
-        uuid = request.query_params.get("uuid", "")
-        if uuid not in self._polls or uuid in self._expired:
-            return _script("window.code=400;")
-        self._polls[uuid] += 1
-        polls, scanned = self._polls[uuid], self.faults.polls_until_scanned
-        if polls <= scanned:
-            return _script("window.code=408;")
-        if self.faults.never_confirmed or polls <= scanned + self.faults.polls_until_confirmed:
-            return _script("window.code=201;window.userAvatar='data:img/jpg;base64,';")
-        page = f"{self.base_url}{BASE}/webwxnewloginpage?ticket={secrets.token_hex(12)}&uuid={uuid}&lang=zh_CN&scan={int(time.time())}"
-        return _script(f'window.code=200;\nwindow.redirect_uri="{page}";')
+        return self._codes.poll(request.query_params.get("uuid", ""), f"{self.base_url}{BASE}/webwxnewloginpage")
 
     async def _enter(self, request: Request) -> Response:
-        known = self._polls.pop(request.query_params.get("uuid", ""), None) is not None
+        known = self._codes.taken(request.query_params.get("uuid", ""))
         from_uos = bool(request.headers.get("client-version") and request.headers.get("extspam"))
         if self.faults.limited or not known or not from_uos:
-            return _xml("<error><ret>1203</ret><message>当前登录环境异常。为了你的帐号安全，暂时不能登录web微信。</message></error>")
+            return xml("<error><ret>1203</ret><message>当前登录环境异常。为了你的帐号安全，暂时不能登录web微信。</message></error>")
         login = self.login = Login()
         for name in [*self.world.friends, *self.world.officials]:
             login.id_of(name)
         login.ids["fmessage"] = "fmessage"
         self.logins += 1
-        response = _xml(
+        response = xml(
             f"<error><ret>0</ret><message></message><skey>{login.skey}</skey><wxsid>{login.sid}</wxsid><wxuin>{self.world.account.uin}</wxuin>"
             f"<pass_ticket>{login.pass_ticket}</pass_ticket><isgrayscale>1</isgrayscale></error>"
         )
@@ -293,8 +234,8 @@ class WeChatWebSimulator(Simulator):
             pass
         selector = "2" if self.world.newest > key or self.faults.sync_ret else "0"
         if self.faults.wrong_spacing:
-            return _script(f'window.synccheck = {{ retcode: "{self._retcode(sid)}", selector: "{selector}" }}')
-        return _script(f'window.synccheck={{retcode:"{self._retcode(sid)}",selector:"{selector}"}}')
+            return script(f'window.synccheck = {{ retcode: "{self._retcode(sid)}", selector: "{selector}" }}')
+        return script(f'window.synccheck={{retcode:"{self._retcode(sid)}",selector:"{selector}"}}')
 
     async def _sync(self, request: Request) -> Response:
         body = await _body(request)
@@ -323,7 +264,7 @@ class WeChatWebSimulator(Simulator):
         raw = {**self.world.message(wire_text(message["Content"])), "MsgId": str(next(self._send_ids))}
         await self._happen(chat, "", raw)
         await self.show(Shown(chat=chat, text=message["Content"], notified=self._called(chat, message["Content"])))
-        if self._use_up("drop_sends"):
+        if self.faults.use_up("drop_sends"):
             return await _cut(request)
         return JSONResponse({**_ok(), "MsgID": raw["MsgId"], "LocalID": str(message["LocalID"])})
 
@@ -332,9 +273,9 @@ class WeChatWebSimulator(Simulator):
     def _faulty(self, page: Handler) -> Handler:
         async def serve(request: Request) -> Response:
             self.calls[request.url.path.rsplit("/", 1)[-1]] += 1
-            if self._use_up("drop_calls"):
+            if self.faults.use_up("drop_calls"):
                 return await _cut(request)
-            if self._use_up("bad_gateway"):
+            if self.faults.use_up("bad_gateway"):
                 return HTMLResponse("<html><h1>502 Bad Gateway</h1></html>", status_code=502)
             return await page(request)
 
@@ -371,16 +312,6 @@ class WeChatWebSimulator(Simulator):
     def _id_of(self, name: str) -> str:
         return self.login.id_of(name) if self.login else ""
 
-    def _new_uuid(self) -> str:
-        uuid = secrets.token_urlsafe(9)
-        self._polls[uuid] = 0
-        return uuid
-
-    def _use_up(self, knob: str) -> bool:
-        left = int(getattr(self.faults, knob))
-        setattr(self.faults, knob, max(left - 1, 0))
-        return left > 0
-
 
 def _ok() -> Json:
     return {"BaseResponse": {"Ret": 0, "ErrMsg": ""}}
@@ -393,14 +324,6 @@ def _sync_key(number: int) -> Json:
 def _key_of(synckey: str) -> int:
     value = synckey.partition("|")[0].partition("_")[2]
     return int(value) if value.isdigit() else 0
-
-
-def _script(text: str) -> Response:
-    return Response(text, media_type="text/javascript")
-
-
-def _xml(text: str) -> Response:
-    return Response(text, status_code=301, media_type="text/plain")  # the real page redirects nowhere, too
 
 
 async def _body(request: Request) -> Json:

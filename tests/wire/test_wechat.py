@@ -101,7 +101,7 @@ class House:
 
 
 @asynccontextmanager
-async def living(simulator: WeChatWebSimulator, folder: Path, **settings: object) -> AsyncIterator[House]:
+async def living(simulator: WeChatWebSimulator, folder: Path, *, alone: bool = True, **settings: object) -> AsyncIterator[House]:
     house = House(simulator, folder, **settings)
     task = asyncio.create_task(house.channel.run(house.ear.deliver), name="channel")
     try:
@@ -110,7 +110,7 @@ async def living(simulator: WeChatWebSimulator, folder: Path, **settings: object
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await house.channel.aclose()
-        await house.until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("wechat")])
+        await house.until(lambda: not alone or not [thread for thread in threading.enumerate() if thread.name.startswith("wechat")])
 
 
 async def ending(simulator: WeChatWebSimulator, folder: Path, **settings: object) -> tuple[ChannelError, House]:
@@ -659,3 +659,29 @@ async def test_the_library_says_nothing_on_stdout_and_nothing_secret_in_the_log(
     for secret in (simulator.login.skey, simulator.login.sid, simulator.login.pass_ticket, "秘密", "login.weixin.qq.com/l/"):
         assert secret not in log
     assert "ban" in log
+
+
+async def test_a_sign_in_is_not_wasted_when_the_network_fails_right_after_it(simulator: WeChatWebSimulator, tmp_path: Path) -> None:
+    async with living(simulator, tmp_path) as house:
+        await house.until(lambda: simulator.calls["webwxnewloginpage"] == 1)
+        simulator.faults.drop_calls = 4
+        await house.healthy()
+        await simulator.say(sender="小明", text="你好")
+        await house.ear.hears(1)
+
+    assert simulator.logins == 1
+
+
+async def test_two_accounts_live_in_one_process(tmp_path: Path) -> None:
+    simulator = WeChatWebSimulator(faults=WeChatWebFaults(hold_s=0.1))
+    (tmp_path / "one").mkdir()
+    async with simulator.running(), living(simulator, tmp_path / "one") as one:
+        await one.healthy()
+        other = WeChatWebSimulator(faults=WeChatWebFaults(hold_s=0.1))
+        async with other.running(), living(other, tmp_path / "two", alone=False) as two:
+            await two.healthy()
+            await simulator.say(sender="小明", text="给一号")
+            await other.say(sender="小红", text="给二号")
+            await asyncio.gather(one.ear.hears(1), two.ear.hears(1))
+
+    assert (one.ear.texts, two.ear.texts) == (["给一号"], ["给二号"])

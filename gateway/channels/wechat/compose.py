@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from gateway.channels.wechat.mention import MENTION_END
-from gateway.messages import Outbound
+from gateway.channels.wechat.people import People
+from gateway.errors import SendRefused
+from gateway.messages import Address, Outbound, ReplyTicket
 
 
 def compose(outbound: Outbound, *, reply_prefix: str = "") -> str:
@@ -16,6 +18,19 @@ def compose(outbound: Outbound, *, reply_prefix: str = "") -> str:
         return f"{reply_prefix}\n{text}" if reply_prefix else text
     name = outbound.mention.name.replace(MENTION_END, " ").strip() if outbound.mention else ""
     return f"@{_well_formed(name)}{MENTION_END}{text}" if name else text
+
+
+def receiver(address: Address, ticket: ReplyTicket, people: People) -> str:
+    """The UserName to send to. Within the login of the question its ticket tells it exactly; later the name must be unique.
+
+    Raises SendRefused rather than guess.
+    """
+    if ticket.token.get("login") == people.me.user_name:
+        return ticket.token["user_name"]
+    to = people.user_name_of(address.chat)
+    if to is None:
+        raise SendRefused(f"since the last sign-in nobody, or more than one, is known to WeChat as {address.chat!r}")
+    return to
 
 
 def _well_formed(text: str) -> str:

@@ -121,20 +121,22 @@ class ItchatDoor:
         with contextlib.suppress(Unreachable, *_BROKEN):  # only the line "signed in on the web" on the phone
             self._core.show_mobile_login()
 
-    def people(self) -> People:
-        """Fetch the address book. Without it (WeChat sometimes leaves the list out) people are only known by this login's ids."""
+    def fetch_contacts(self) -> None:
+        """Fetch the address book. WeChat sometimes leaves the list out; people are then asked for when they write."""
         before = self._failures
         try:
             self._core.get_contact(True)
         except _BROKEN:
-            logger.warning("WeChat gave no contact list; names are unknown until it does")
+            logger.warning("WeChat gave no contact list")
         if self._failures != before:  # the package swallows lost connections here
             raise Unreachable("the contact list could not be fetched")
+
+    def people(self) -> People:
+        """Everybody that this login was told about so far. Asks nobody."""
         core = self._core
         with core.storageClass.updateLock:
-            known = [*core.memberList, *core.mpList, *core.chatroomList]
-            contacts = _contacts(known)
-            return people_of(uin=str(core.loginInfo["wxuin"]), me=Contact.model_validate(dict(core.loginInfo["User"])), contacts=contacts)
+            known = _contacts([*core.memberList, *core.mpList, *core.chatroomList])
+            return people_of(uin=str(core.loginInfo["wxuin"]), me=Contact.model_validate(dict(core.loginInfo["User"])), contacts=known)
 
     def rooms(self, user_names: list[str]) -> list[Contact]:
         """Fetch these rooms with their members; those that WeChat does not tell about are left out."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.channels.base import Deliver
+from gateway.channels.wechat.compose import receiver
 from gateway.channels.wechat.friend_requests import FriendRequests
 from gateway.channels.wechat.introductions import Introductions
 from gateway.channels.wechat.itchat_door import OFFICIAL_BASE_URL, Batch, ItchatDoor
@@ -115,7 +116,7 @@ class ItchatTransport(Transport):
         people = self._state.people
         if people is None:
             raise SendLater(f"not signed in to WeChat ({self._state.trouble})", retry_after_s=10)
-        to = _where(address, ticket, people)
+        to = receiver(address, ticket, people)
         if not text.strip():
             raise SendRefused("WeChat takes no empty message")
         async with self._sends:
@@ -195,18 +196,23 @@ class ItchatTransport(Transport):
         await self._save()
 
     async def _meet_people(self) -> None:
-        people = await self._persistently(self._door.people)
-        self._state.people = people
+        try:
+            await self._persistently(self._door.fetch_contacts, tries=3)
+        except Unreachable:
+            logger.warning("Going on without the WeChat contact list; people are asked for when they write")
+        self._state.people = people = await self._call(self._door.people)
         self._note("")
         logger.info("Signed in to WeChat; %d friends and %d groups known", len(people.friends), len(people.rooms))
 
-    async def _persistently(self, step: Callable[[], Result]) -> Result:
-        """The result of a step of the sign-in, however long WeChat is away: the sign-in itself must not be wasted."""
+    async def _persistently(self, step: Callable[[], Result], tries: int | None = None) -> Result:
+        """The result of a step of the sign-in, however long WeChat is away (or after `tries`): a scan must not be wasted."""
         patience = Patience(self._first_pause_s)
         while True:
             try:
                 return await self._call(step)
             except Unreachable as error:
+                if tries is not None and patience.tries + 1 >= tries:
+                    raise
                 self._note(f"WeChat cannot be reached ({error})")
                 await self._clock.sleep(patience.next_s())
 
@@ -300,13 +306,3 @@ class ItchatTransport(Transport):
         if trouble != self._state.trouble:
             logger.info("WeChat channel %s: %s", self._channel, trouble or "messages are heard")
         self._state.trouble = trouble
-
-
-def _where(address: Address, ticket: ReplyTicket, people: People) -> str:
-    """The UserName to send to. Within the login of the question the ticket tells it exactly; later the name must be unique."""
-    if ticket.token.get("login") == people.me.user_name:
-        return ticket.token["user_name"]
-    to = people.user_name_of(address.chat)
-    if to is None:
-        raise SendRefused(f"since the last sign-in nobody, or more than one, is known to WeChat as {address.chat!r}")
-    return to

@@ -51,6 +51,7 @@ def call_in(text: str, my_names: Iterable[str], other_names: Iterable[str] = ())
             called = called or name
             rest += text[kept_from:at]
             kept_from = _end_of_call(text, at + 1 + len(name))
+            rest += " " if _would_join(rest[-1:], text[kept_from : kept_from + 1]) else ""
     if not called:
         return None
     leading = not rest.strip()
@@ -85,6 +86,11 @@ def _ends_name(text: str, end: int) -> bool:
     if following in _TIGHT:
         return not text[end + 1 : end + 2].isalnum()
     return unicodedata.category(following).startswith("P") or following in "~～"
+
+
+def _would_join(left: str, right: str) -> bool:
+    """Two Latin words that only the call kept apart."""
+    return (left + right).isascii() and left.isalnum() and right.isalnum()
 
 
 def _end_of_call(text: str, end: int) -> int:
