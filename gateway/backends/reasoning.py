@@ -23,9 +23,8 @@ class ThoughtSplitter:
         """The mark that ends the block we are in; empty outside."""
         self._said = False
         """Words outside of blocks were seen: white space now belongs to them."""
-        self._fences = 0
-        self._before = ""
-        """The last two characters of the words said, to know back-ticks."""
+        self._ticks = 0
+        """Back-ticks said so far: odd inside of code, inline and fenced alike."""
 
     def feed(self, piece: str) -> tuple[str, str]:
         """What of `piece` (and of what was held back before) is text and what is thought."""
@@ -53,7 +52,7 @@ class ThoughtSplitter:
             inside = bool(self._closer)
             yield pending[:at], inside
             pending = pending[at + len(mark) :]
-            if not inside and self._is_code():
+            if not inside and self._ticks % 2:
                 yield mark, False
                 continue
             self._closer = "" if inside else _CLOSER.get(mark, "")
@@ -71,12 +70,8 @@ class ThoughtSplitter:
             words = words.lstrip()
         if words:
             self._said = True
-            self._fences += words.count("```")
-            self._before = (self._before + words)[-2:]
+            self._ticks += words.count("`")
         return words
-
-    def _is_code(self) -> bool:
-        return self._before.endswith("`") or self._fences % 2 == 1
 
 
 def _possible_mark(pending: str) -> int:

@@ -6,14 +6,22 @@ import asyncio
 import json
 import logging
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gateway.backends.openai_chat import OpenAIBackend
 from gateway.clock import Clock, SystemClock
@@ -36,6 +44,7 @@ from gateway.simulators.openai_faults import FAULTS
 from gateway.testing import ManualClock
 
 KEY = "sk-simulated"
+ANSWER = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 QUESTION = [{"role": "user", "content": "hello"}]
 
 
@@ -438,8 +447,7 @@ class TestDeadlines:
         assert 1 < len(text) < 20
 
     async def test_a_server_that_keeps_the_connection_open_after_the_end_delays_nobody_for_long(self, backends: Any) -> None:
-        body = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-        async with one_answer_server(b"text/event-stream", body, hang=True) as base_url:
+        async with one_answer_server(b"text/event-stream", ANSWER, hang=True) as base_url:
             deltas = await asyncio.wait_for(answer_of(backends(base_url=base_url)), 3)
 
         assert text_of(deltas) == "hi"
@@ -639,6 +647,41 @@ class TestServersThatKnowLess:
         assert "base_url" in str(error)
 
 
+class TestTheWayThere:
+    async def test_https_with_a_certificate_of_ones_own_authority(
+        self, backends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        certificate, context = self_signed(tmp_path)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+        async with one_answer_server(b"text/event-stream", ANSWER, tls=context) as base_url:
+            assert text_of(await answer_of(backends(base_url=base_url))) == "hi"
+
+    async def test_a_certificate_that_nobody_vouches_for_is_unreachable_with_the_reason(self, backends: Any, tmp_path: Path) -> None:
+        _, context = self_signed(tmp_path)
+
+        async with one_answer_server(b"text/event-stream", ANSWER, tls=context) as base_url:
+            _, error = await failure_of(backends(base_url=base_url))
+
+        assert isinstance(error, BackendUnreachable)
+        assert "certificate" in str(error).lower()
+
+    async def test_a_proxy_of_the_environment_is_used(self, backends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with one_answer_server(b"text/event-stream", ANSWER) as proxy:
+            monkeypatch.delenv("NO_PROXY")
+            monkeypatch.setenv("HTTP_PROXY", proxy.removesuffix("/v1"))
+
+            assert text_of(await answer_of(backends(base_url="http://model.invalid/v1"))) == "hi"
+
+    async def test_but_not_on_the_way_to_this_machine(
+        self, simulator: OpenAISimulator, backends: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NO_PROXY")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+        assert text_of(await answer_of(backends())) == "ANS:hello"
+
+
 class TestCheckup:
     async def test_all_is_well(self, backends: Any) -> None:
         findings = await backends().checkup()
@@ -697,18 +740,46 @@ async def through_pauses(work: Any, clock: ManualClock) -> Any:
     return await task
 
 
+def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for 127.0.0.1 that vouches for itself, and the server side of it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return path, context
+
+
 class one_answer_server:
     """Answers every request with the same bytes and closes (or hangs)."""
 
-    def __init__(self, content_type: bytes, body: bytes, *, status: bytes = b"200 OK", hang: bool = False) -> None:
+    def __init__(
+        self, content_type: bytes, body: bytes, *, status: bytes = b"200 OK", hang: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         length = b"" if hang else b"content-length: %d\r\n" % len(body)
         self._bytes = b"HTTP/1.1 %s\r\nlocation: http://127.0.0.1:9/\r\ncontent-type: %s\r\n%s\r\n%s" % (status, content_type, length, body)
         self._hang = hang
         self._leave = asyncio.Event()
 
     async def __aenter__(self) -> str:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
 
     async def __aexit__(self, *_: object) -> None:
         self._leave.set()
