@@ -1,8 +1,8 @@
-"""The Markdown that models write, as rules for markdown-it: CommonMark, mended where it would leak marks or eat ordinary text.
+"""Words and marks within a paragraph, as rules for markdown-it: CommonMark, mended where it would leak marks or eat ordinary text.
 
 Mended: emphasis next to Chinese, Japanese and Korean characters (the "CJK-friendly amendments" to CommonMark 0.31.2, §6.2); stars and
 underscores of arithmetic, file names and globs stay; paths, bare URLs and LaTeX are left alone; backslashes fall only where somebody
-plainly escaped a Markdown mark; `##标题` without a blank is a heading; no cell of a table is dropped.
+plainly escaped a Markdown mark; a newline is a line break.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import re
 
 from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
 from markdown_it.parser_inline import ParserInline
-from markdown_it.rules_block import StateBlock
-from markdown_it.rules_block import table as strict_table
-from markdown_it.rules_block.table import escapedSplit, getLine
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
@@ -32,17 +29,7 @@ _DUNDER = re.compile("__[a-z][a-z0-9]*(?:_[a-z0-9]+)*__(?![A-Za-z0-9_])")
 _DOLLARS = re.compile(r"\$\$[^$]{1,2000}\$\$|\$(?=[^\s$])[^$\n]{1,300}(?<=\S)\$(?!\d)")
 _LIKE_MATH = re.compile(r"[\\^_{=]")
 _NUMBER_AT_LINE_START = re.compile(r"(?:^|\n)[ \t]*\d{1,9}$")
-_TIGHT_HEADING = re.compile(r"(#{2,6})((?:[^\s#\x00-\x7f]|\*\*).*)")
-_BREAK_TAG = re.compile(r"<br ?/?>", re.IGNORECASE)
 _EYES = frozenset("<>-=;.~@")
-_MATH_LINES = 30
-"""A displayed formula longer than this is taken for text."""
-_MISSING_CELLS = 2_000
-"""A small text may describe a table of many thousand empty cells; beyond this it is an attack."""
-
-
-class TooCostly(ValueError):
-    """A small text that would make a huge document."""
 
 
 class ChattyInline(ParserInline):
@@ -74,7 +61,7 @@ class _State(StateInline):
         if _inside_word(before, after) and marker != "_":
             return Scanned(False, length > 1 and self._take_opener(marker * length), length)
         opens, closes = _flanks(before, after)
-        if not canSplitWord:
+        if not canSplitWord and not (length == 2 and (_CJK.match(before) or _CJK.match(after))):  # 和__粗体__一样: Chinese has no blanks
             opens, closes = opens and (not closes or _punctuation(before)), closes and (not opens or _punctuation(after))
         self._count(marker * length, opens, closes)
         return Scanned(opens, closes, length)
@@ -232,85 +219,3 @@ def line_end(state: StateInline, silent: bool) -> bool:
         state.push("softbreak", "br", 0).content = state.src[state.pos + 1 : end]
     state.pos = end
     return True
-
-
-def tight_heading(state: StateBlock, start_line: int, end_line: int, silent: bool) -> bool:
-    """`##标题`, as some Chinese models write it. A single `#` stays: that is a topic (`#话题`)."""
-    if state.is_code_block(start_line):
-        return False
-    found = _TIGHT_HEADING.fullmatch(getLine(state, start_line))
-    if found is None:
-        return False
-    if silent:
-        return True
-    state.line = start_line + 1
-    tag = f"h{len(found[1])}"
-    state.push("heading_open", tag, 1).markup = found[1]
-    inline = state.push("inline", "", 0)
-    inline.content, inline.map, inline.children = found[2].strip().rstrip("#").rstrip(), [start_line, state.line], []
-    state.push("heading_close", tag, -1).markup = found[1]
-    return True
-
-
-def displayed_formula(state: StateBlock, start_line: int, end_line: int, silent: bool) -> bool:
-    r"""`$$…$$` or `\[…\]` over whole lines: nothing in it is a list, a heading or emphasis."""
-    opening = getLine(state, start_line).lstrip()[:2]
-    closing = {"$$": "$$", "\\[": "\\]"}.get(opening)
-    if closing is None or state.is_code_block(start_line):
-        return False
-    last = _formula_end(state, start_line, end_line, closing)
-    if last < 0:
-        return False
-    if not silent:
-        state.line = last + 1
-        state.push("formula", "", 0).content = state.getLines(start_line, last + 1, state.blkIndent, False).rstrip()
-    return True
-
-
-def _formula_end(state: StateBlock, start_line: int, end_line: int, closing: str) -> int:
-    for line in range(start_line, min(end_line, start_line + _MATH_LINES)):
-        text = getLine(state, line).strip()
-        if not text or state.sCount[line] < state.blkIndent:
-            return -1
-        if text.endswith(closing) and (line > start_line or (len(text) > 4 and text.find(closing, 2) == len(text) - 2)):
-            return line
-    return -1
-
-
-def whole_table(state: StateBlock, start_line: int, end_line: int, silent: bool) -> bool:
-    """GitHub's table, but cells beyond the last column are kept in it instead of dropped; `<br>` in a cell is a line break."""
-    first = len(state.tokens)
-    if not strict_table(state, start_line, end_line, True):
-        return False
-    if silent:
-        return True
-    _check_size(state, start_line, end_line)
-    strict_table(state, start_line, end_line, False)
-    cells = [token for token in state.tokens[first:] if token.type in ("tr_open", "inline")]
-    line, column, columns = start_line, 0, 0
-    for position, token in enumerate(cells):
-        if token.type == "tr_open":
-            line, column = token.map[0] if token.map else line, 0
-            continue
-        column += 1
-        columns = max(columns, column)
-        token.content = _BREAK_TAG.sub("\n", token.content)
-        if line > start_line and (position + 1 == len(cells) or cells[position + 1].type == "tr_open"):
-            token.content = " | ".join([token.content, *_surplus(getLine(state, line), columns)])
-    return True
-
-
-def _surplus(line: str, columns: int) -> list[str]:
-    cells = [cell.strip() for cell in escapedSplit(line.strip().removeprefix("|"))]
-    return [cell for cell in cells[columns:] if cell]
-
-
-def _check_size(state: StateBlock, start_line: int, end_line: int) -> None:
-    columns, missing = getLine(state, start_line + 1).count("|"), 0
-    for line in range(start_line + 2, end_line):
-        text = getLine(state, line)
-        if not text.strip():
-            return
-        missing += max(columns - text.count("|"), 0)
-        if missing > _MISSING_CELLS:
-            raise TooCostly(f"a table of {columns} columns with more than {_MISSING_CELLS} cells left out")

@@ -39,7 +39,7 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#?\w{1,32};)")
 _STARS = re.compile(r"(?<=\S)\*+|\*+(?=\S)")
 _SPARE_BACKTICKS = re.compile(r"`+")
-_LINE_START = re.compile(r"(?:(#{1,6})(?=\s|$)|([-+])(?=\s)|(>)|(\d{1,9})([.)])(?=\s))")
+_LINE_START = re.compile(r"\A(?:(#{1,6})(?=\s|$)|([-+])(?=\s)|(>)|(\d{1,9})([.)])(?=\s))")
 _HASH = re.compile(r"^ {0,3}#", re.MULTILINE)
 _SAFE_LINK = re.compile(r"(?:https?://|mailto:|tel:)", re.IGNORECASE)
 """Anything else stays text: `dtmd://…` makes the person who taps it say something."""
@@ -89,7 +89,7 @@ def _code(text: str, info: str) -> str:
     fence = "`" * max(3, longest + 1)
     # DingTalk makes a heading of a line in a fence that begins with `#`. Four blanks keep it text and, before a comment, harm no code.
     guarded = _HASH.sub("    #", _TAG.sub("&lt;", text.strip("\n")))
-    return f"{fence}{info.replace('`', '')}\n{guarded}\n{fence}" if text.strip() or info else ""
+    return f"{fence}{_without_html(info.replace('`', ''))}\n{guarded}\n{fence}" if text.strip() or info else ""
 
 
 def _listing(listing: Listing) -> str:
@@ -117,7 +117,10 @@ def _cell(inside: tuple[Inline, ...]) -> str:
 
 def _lines(inside: tuple[Inline, ...]) -> str:
     """A paragraph; a line of it that happens to look like a list, heading or quote is guarded."""
-    return BREAK.join(_LINE_START.sub(_guard, line, count=1) if _LINE_START.match(line) else line for line in _inlines(inside).split(BREAK))
+    shown = _inlines(inside)
+    if shown.count("*") == 1 and not shown.startswith("\\*"):  # one star alone emphasizes nothing
+        shown = shown.replace("\\*", "*")
+    return BREAK.join(_LINE_START.sub(_guard, line, count=1) for line in shown.split(BREAK))
 
 
 def _guard(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Markdown text in, our small tree out. This room's only doors to markdown-it are this file and its `dialect.py`."""
+"""Markdown text in, our small tree out. This room's only doors to markdown-it are this file and its two dialects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.ruler import RuleOptionsType
 from markdown_it.token import Token
 
-from gateway.rendering import dialect
+from gateway.rendering import block_dialect, dialect
 from gateway.rendering.tree import (
     Block,
     Break,
@@ -81,9 +81,9 @@ def _parser() -> MarkdownIt:
     inline.ruler.before("escape", "bare_url", dialect.bare_url)
     inline.ruler.before("emphasis", "dunder", dialect.dunder)
     interrupts: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote"]}
-    parser.block.ruler.at("table", dialect.whole_table, {"alt": ["paragraph", "reference"]})
-    parser.block.ruler.before("heading", "tight_heading", dialect.tight_heading, interrupts)
-    parser.block.ruler.before("fence", "displayed_formula", dialect.displayed_formula, interrupts)
+    parser.block.ruler.at("table", block_dialect.whole_table, {"alt": ["paragraph", "reference"]})
+    parser.block.ruler.before("heading", "tight_heading", block_dialect.tight_heading, interrupts)
+    parser.block.ruler.before("fence", "displayed_formula", block_dialect.displayed_formula, interrupts)
     return parser
 
 
