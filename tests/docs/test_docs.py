@@ -239,6 +239,15 @@ def test_every_path_that_is_served_is_documented(lang: str) -> None:
     assert [path for path in mounted if path not in page(lang, "reference/http.md")] == []
 
 
+@pytest.mark.parametrize("lang", LANGS)
+def test_every_metric_is_documented(lang: str) -> None:
+    sources = "".join((TOP / "gateway" / name).read_text(encoding="utf-8") for name in ("watch/metrics.py", "wiring.py"))
+    metrics = set(re.findall(r'(?:Counter|Histogram|gauge)\(\s*"(gateway_\w+)"', sources))
+
+    assert len(metrics) >= 6
+    assert [name for name in metrics if f"`{name}" not in page(lang, "reference/http.md")] == []
+
+
 # Changes
 
 
