@@ -19,6 +19,7 @@ from pathlib import Path
 import aiohttp
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 TICK = os.sysconf("SC_CLK_TCK")
 APP_ID, TOKEN, AES_KEY = "wx0123456789abcdef", "benchtoken", "A" * 43
 

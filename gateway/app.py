@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from gateway.backends.base import Backend
 from gateway.channels.base import Channel
 from gateway.channels.http_face import listening
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
-from gateway.errors import ChannelError
+from gateway.errors import BackendError, ChannelError
 from gateway.wiring import House, build
 
 logger = logging.getLogger(__name__)
@@ -42,9 +44,9 @@ class Gateway:
             if resumed:
                 logger.info("%d messages of an earlier run are taken up again.", resumed)
             tasks = self._start(house)
-            self.port = await stack.enter_async_context(listening(house.face, host=http.host, port=http.port))
-            stack.push_async_callback(self._settle, house)
             stack.push_async_callback(_cancel, tasks)
+            self.port = await stack.enter_async_context(listening(house.face, host=http.host, port=http.port))
+            stack.push_async_callback(self._stop, house, tasks)
             logger.info("Ready on http://%s:%d with channels: %s.", http.host, self.port, ", ".join(house.channels) or "none")
             yield self
             logger.info("Stopping: no new messages are heard.")
@@ -55,6 +57,7 @@ class Gateway:
         return [
             *hearing,
             asyncio.create_task(house.expiry.run(), name="expiry"),
+            asyncio.create_task(_prepare(house.backend), name="prepare"),
             asyncio.create_task(self._watch_for_the_end(hearing), name="the end"),
         ]
 
@@ -80,11 +83,22 @@ class Gateway:
             attempt = 0 if self._clock.monotonic() - started > RESTART_S[-1] else attempt + 1
             await self._clock.sleep(RESTART_S[min(attempt, len(RESTART_S) - 1)])
 
-    async def _settle(self, house: House) -> None:
-        """Finish what runs; what does not end in time stays in the ledger and is taken up at the next start."""
+    async def _stop(self, house: House, tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
+        """Hear nothing more, then finish what runs; what does not end in time stays in the ledger and is taken up at the next start.
+
+        The listener is still open: people whose request is held get their answer, and then the channels tell the others to come back.
+        """
+        await _cancel(tasks)
         left = await house.lanes.settle(self._clock, self._config.stop_timeout_s)
         if left:
             logger.warning("%d messages did not finish in time; the next start takes them up.", left)
+        await house.close_channels()
+
+
+async def _prepare(backend: Backend) -> None:
+    """A backend that cannot be prepared will say so, with its repair, when it is asked."""
+    with contextlib.suppress(BackendError):
+        await backend.prepare()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]) -> None:

@@ -159,7 +159,9 @@ def why(message_id: str, config_path: Path, as_json: bool) -> None:
 @main.command()
 @_config_option
 @click.option(
-    "--state", default=None, help="Only turns in this state (accepted, answering, answered, showing, closed) or with this outcome."
+    "--state",
+    default=None,
+    help="Only turns with this outcome (answered, failed, unknown, …) or, unfinished, in this state (accepted, answering, showing).",
 )
 @click.option("--limit", default=50, show_default=True, help="How many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
@@ -172,8 +174,9 @@ def turns(config_path: Path, state: str | None, limit: int, as_json: bool) -> No
         raise click.BadParameter(f"known: {', '.join([*TurnState, *OutcomeKind])}", param_hint="--state")
 
     async def latest(store: Store) -> list[TurnRecord]:
-        in_state = TurnState(state) if state in set(TurnState) else None
-        return await store.ledger.latest(state=in_state, outcome=state if in_state is None else None, limit=limit)
+        outcome = state if state in set(OutcomeKind) else None
+        in_state = TurnState(state) if state is not None and outcome is None else None
+        return await store.ledger.latest(state=in_state, outcome=outcome, limit=limit)
 
     _print_records(asyncio.run(_with_store(_read(config_path), latest)), as_json, _line)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 
@@ -26,7 +25,7 @@ class Clock(ABC):
         """Wait. Zero or less lets others run once."""
 
     @abstractmethod
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[None]:
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         """`async with clock.timeout(5):` raises TimeoutError when the body takes longer; None: never."""
 
 
@@ -42,7 +41,5 @@ class SystemClock(Clock):
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0))
 
-    @asynccontextmanager
-    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
-        async with asyncio.timeout(seconds):
-            yield
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout(seconds)

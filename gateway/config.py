@@ -30,6 +30,7 @@ class GroupRules(Section):
     """When a personal WeChat account speaks in groups."""
 
     on_mention: bool = Field(True, description="Answer in a group when somebody writes @ and the bot's name.")
+    aliases: tuple[str, ...] = Field((), description="Further names that call the bot, besides its own.")
     allow: tuple[str, ...] = Field(("*",), description="Names of the groups it speaks in; `*` means every group.")
 
 
@@ -56,7 +57,7 @@ class WeChat(ChannelSection):
     private_prefix: tuple[str, ...] = Field(
         (), description="In private chats answer only what begins with one of these; empty answers everything."
     )
-    reply_prefix: str = Field("", description="Put before every answer.")
+    reply_prefix: str = Field("", description="Put on a line of its own before answers in private chats.")
     group: GroupRules = Field(default_factory=GroupRules, description="When to speak in groups.")
     state_file: str | None = Field(None, description="Where the login is kept (mode 0600); null is `data/wechat-NAME.json`.")
 
@@ -138,7 +139,7 @@ class OpenAI(Section):
 
     kind: Literal["openai"]
     model: Annotated[str, StringConstraints(min_length=1)] = Field(description="Name of the model, as the server knows it.")
-    api_key: SecretStr = Field(description="The key; servers that need none take any word.")
+    api_key: SecretStr = Field(SecretStr(""), description="The key; a server of your own may need none.")
     base_url: HttpUrl = Field(None, description="Address of a compatible server, usually ending in /v1; null is OpenAI's.")
     timeout_s: Seconds = Field(120, description="Longest time for a whole answer.")
     stall_s: Seconds = Field(60, description="Longest silence inside an answer.")

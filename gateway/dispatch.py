@@ -76,7 +76,7 @@ class Dispatch:
 
     def _admit(self, inbound: Inbound, admission: Admission, known: TurnRecord | None = None) -> Admitted:
         self._notice(inbound.address.channel, admission.value, None, 0.0)
-        return Admitted(admission, known.answer if known else None)
+        return Admitted(admission, known.answer, known.outcome) if known else Admitted(admission)
 
     def _line_up(self, inbound: Inbound) -> None:
         try:

@@ -39,6 +39,8 @@ class House:
     """What the running gateway needs to hold on to."""
 
     channels: dict[str, Channel]
+    open_channels: list[Channel]
+    """Those that are not closed yet, in opening order."""
     backend: Backend
     store: Store
     dispatch: Dispatch
@@ -46,6 +48,11 @@ class House:
     expiry: Expiry
     face: HttpFace
     pages: HealthPages
+
+    async def close_channels(self) -> None:
+        """Close every channel that is still open."""
+        while self.open_channels:
+            await self.open_channels.pop().aclose()
 
 
 async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr: Callable[[str], None]) -> House:
@@ -56,9 +63,9 @@ async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr:
     stack.push_async_callback(backend.aclose)
     face = HttpFace()
     channels = build_channels(config, face=face, clock=clock, show_qr=show_qr)
-    for channel in channels.values():
-        stack.push_async_callback(channel.aclose)
-    return join(config, store=store, backend=backend, channels=channels, face=face, clock=clock)
+    house = join(config, store=store, backend=backend, channels=channels, face=face, clock=clock)
+    stack.push_async_callback(house.close_channels)
+    return house
 
 
 def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, Channel], face: HttpFace, clock: Clock) -> House:
@@ -113,7 +120,17 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     pages = HealthPages(channels=channels, store=store, metrics=metrics)
     for path, page in (("/healthz", pages.healthz), ("/readyz", pages.readyz), ("/metrics", pages.metrics)):
         face.mount(path, page)
-    return House(channels=channels, backend=backend, store=store, dispatch=dispatch, lanes=lanes, expiry=expiry, face=face, pages=pages)
+    return House(
+        channels=channels,
+        open_channels=list(channels.values()),
+        backend=backend,
+        store=store,
+        dispatch=dispatch,
+        lanes=lanes,
+        expiry=expiry,
+        face=face,
+        pages=pages,
+    )
 
 
 def lifetime_of(config: Config) -> Lifetime:
@@ -262,6 +279,7 @@ def _wechat(name: str, section: WeChat, clock: Clock, show_qr: Callable[[str], N
         sign_in=SignIn(clock=clock, png_path=state_file.with_suffix(".png"), show=show_qr),
         state_file=state_file,
         base_url=section.base_url,
+        aliases=section.group.aliases,
         friend_requests=FriendRequests(clock=clock) if section.auto_accept_friends else None,
     )
     return WeChatChannel(

@@ -26,6 +26,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "busy": Sentence("现在排队的消息太多了，请稍等一会儿再发。", "Too many messages are waiting right now. Please try again in a moment."),
     "too_long": Sentence("这条消息太长了，请分成几段发给我。", "This message is too long. Please send it in smaller parts."),
     "unsupported": Sentence("抱歉，我目前只能看懂文字消息。", "Sorry, I can only read text messages at the moment."),
+    "ended_without_words": Sentence("这条消息没有得到回答（{reason}）。", "This message got no answer ({reason})."),
     "empty_message": Sentence("请把问题和我的名字写在同一条消息里。", "Please write your question in the same message that calls me."),
     "backend_failed": Sentence("抱歉，模型没有给出回答，请稍后再试。", "Sorry, the model gave no answer. Please try again later."),
     "backend_unreachable": Sentence(
@@ -67,6 +68,15 @@ SENTENCES: Mapping[str, Sentence] = {
     "placeholder": Sentence("还在思考中……请稍后回复“继续”查看回答。", "Still thinking… Please reply “继续” in a moment to get the answer."),
     "more": Sentence("（未完，回复“继续”）", "(More: reply “继续”)"),
     "nothing_parked": Sentence("没有未读完的回答了。", "There is nothing more to read."),
+    # The handbook
+    "handbook_source": Sentence("出处：{page}「{heading}」", "Source: {page}, “{heading}”"),
+    "handbook_note": Sentence(
+        "（我是网关自带的手册，没有接入模型。想用模型：在 config.json 的 backends 里加一个 kind 为 openai 的条目，"
+        "再把它的名字放到 answering.chain 的最前面。）",
+        "(I am the gateway's handbook; no model is connected. To connect one, add an entry of kind openai to backends in config.json"
+        " and put its name first in answering.chain.)",
+    ),
+    "handbook_nothing": Sentence("手册里没有找到相关内容。可以问我这些：", "The handbook says nothing about that. You can ask me about:"),
     # Commands
     "unknown_command": Sentence(
         "没有 {command} 这个命令。{near}发送 /help 查看全部命令。", "There is no command {command}. {near}Send /help to see all of them."

@@ -27,6 +27,9 @@ class Backend(ABC):
         `BackendError`: a stream that ends without one is a bug in the backend. A foreign exception never leaves this method.
         """
 
+    async def prepare(self) -> None:
+        """Load what is slow to load. Called once in the background at the start, so that the first person does not wait for it."""
+
     def count_tokens(self, text: str) -> int | None:
         """Exact number of tokens of `text` for this backend's model, or None when it cannot tell offline."""
         return None

@@ -68,6 +68,10 @@ class ChainBackend(Backend):
         """As the first backend that is awake counts."""
         return self._order()[0].backend.count_tokens(text)
 
+    async def prepare(self) -> None:
+        for link in self._links:
+            await link.backend.prepare()
+
     async def checkup(self) -> list[Finding]:
         return [finding for link in self._links for finding in await link.backend.checkup()]
 

@@ -17,7 +17,7 @@ from gateway.checkup import Finding
 from gateway.errors import BackendMisconfigured
 from gateway.messages import Lang
 from gateway.prompts import Delta, Prompt, StopReason
-from gateway.wording import Sentence, language_of
+from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +40,6 @@ STRANGE = 0.3
 """How much a word that no page knows counts against an answer, compared with the rarest known word."""
 ENOUGH = 0.34
 """Share of what a question says that a section must speak of; below, no answer is better than a wrong one."""
-
-SENTENCES: Mapping[str, Sentence] = {
-    "source": Sentence("出处：{page}「{heading}」", "Source: {page}, “{heading}”"),
-    "note": Sentence(
-        "（我是网关自带的手册，没有接入模型。想用模型：在 config.json 的 backends 里加一个 kind 为 openai 的条目，"
-        "再把它的名字放到 answering.chain 的最前面。）",
-        "(I am the gateway's handbook; no model is connected. To connect one, add an entry of kind openai to backends in config.json"
-        " and put its name first in answering.chain.)",
-    ),
-    "nothing": Sentence("手册里没有找到相关内容。可以问我这些：", "The handbook says nothing about that. You can ask me about:"),
-}
 
 
 class HandbookBackend(Backend):
@@ -95,12 +84,12 @@ class HandbookBackend(Backend):
         lang = language_of(question)
         found = index.search(question, lang)
         if found is None:
-            yield _say("nothing", lang)
+            yield say("handbook_nothing", lang)
             yield "\n" + "\n".join(f"- {topic}" for topic in index.topics(lang))
         else:
             yield trimmed(found.text, MAX_ANSWER_BYTES)
-            yield "\n\n" + _say("source", lang, page=found.page, heading=found.heading)
-        yield "\n\n" + _say("note", lang)
+            yield "\n\n" + say("handbook_source", lang, page=found.page, heading=found.heading)
+        yield "\n\n" + say("handbook_note", lang)
 
     def _read_all(self) -> _Index:
         sections = [section for page in self._files() for section in self._sections(page)]
@@ -210,8 +199,3 @@ class _Index:
 
 def _readability(section: Section) -> float:
     return TABLE if "|---" in section.text else 1.0
-
-
-def _say(sentence: str, lang: Lang, **gaps: str) -> str:
-    found = SENTENCES[sentence]
-    return (found.zh if lang == "zh" else found.en).format(**gaps)

@@ -92,6 +92,10 @@ class OpenAIBackend(Backend):
                 logger.warning("%s Trying again in %.1f s (%d of %d).", error, pause_s, attempt, self._retries)
             await self._clock.sleep(pause_s)
 
+    async def prepare(self) -> None:
+        if self._has_key:
+            await self._opened()
+
     async def checkup(self) -> list[Finding]:
         key = Finding(f"backend {self.name}: api_key", self._has_key, "" if self._has_key else self._no_key())
         if not key.ok:

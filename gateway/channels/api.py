@@ -20,6 +20,7 @@ from gateway.checkup import Health
 from gateway.clock import Clock
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.messages import Address, Inbound, Outbound, ReplyTicket, Text
+from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,9 @@ class ApiChannel(Channel):
             raise _Problem(503, "unavailable", "the message could not be stored; ask again in a moment", id=ask.id) from None
         if admitted.answer is not None:
             return ended_turn(admitted.answer.text, admitted.answer.pieces)
+        if admitted.outcome is not None:
+            sentence = say("ended_without_words", language_of(ask.text), reason=admitted.outcome.reason or admitted.outcome.kind.value)
+            return ended_turn(sentence, (sentence,))
         return ended_turn("", ()) if admitted.admission is Admission.IGNORED else None
 
     def _inbound(self, account: str, ask: Ask) -> Inbound:

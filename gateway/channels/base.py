@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from gateway.checkup import Finding, Health
-from gateway.messages import Answer, Inbound, Outbound
+from gateway.messages import Answer, Inbound, Outbound, Outcome
 
 
 class Markup(StrEnum):
@@ -58,6 +58,8 @@ class Admitted:
 
     admission: Admission
     answer: Answer | None = None
+    outcome: Outcome | None = None
+    """How the turn of a duplicate ended, when it has ended."""
 
 
 Deliver: TypeAlias = Callable[[Inbound], Awaitable[Admitted]]

@@ -113,6 +113,15 @@ class _PatientlessProtocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: it would re-raise SIGTERM when it returns and skip our clean-up."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether to end; this one waits to be told."""
+        await self.on_tick(0)
+        await self.stop.wait()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -164,5 +173,6 @@ async def listening(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, dra
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
+        server.stop.set()
         await task
         listener.close()
