@@ -14,9 +14,11 @@ _THIS_TURN = "WHERE message = ? AND channel = ? AND account = ? AND closed_at IS
 _SELECT = f"SELECT {TURN_COLUMNS} FROM turns"
 
 ACCEPT = (
-    "INSERT INTO turns (message, channel, account, sender, accepted_at, inbound, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, 'accepted') ON CONFLICT DO NOTHING"
+    "INSERT INTO turns (message, channel, account, sender, accepted_at, inbound, state, previous)"
+    " VALUES (?, ?, ?, ?, ?, ?, 'accepted', (SELECT turn FROM people WHERE sender = ? AND channel = ? AND account = ?))"
+    " ON CONFLICT DO NOTHING"
 )
+LAST_OF_PERSON = "INSERT OR REPLACE INTO people (sender, channel, account, turn) VALUES (?, ?, ?, ?)"
 BY_KEY = f"{_SELECT} WHERE message = ? AND channel = ? AND account = ?"
 ANSWERING = f"UPDATE turns SET state = 'answering' {_THIS_TURN}"
 ANSWERED = f"UPDATE turns SET state = 'answered', answer = ?, answered_by = ?, answered_at = ? {_THIS_TURN}"
@@ -25,12 +27,15 @@ SHOWN = f"UPDATE turns SET state = 'answered', shown = ? {_THIS_TURN}"
 CLOSED = f"UPDATE turns SET state = 'closed', closed_at = ?, outcome = ?, reason = ?, detail = ? {_THIS_TURN}"
 UNFINISHED = f"{_SELECT} INDEXED BY turns_unfinished WHERE closed_at IS NULL ORDER BY id"
 BY_MESSAGE = f"{_SELECT} WHERE message = ? ORDER BY id"
-OF_PERSON = f"{_SELECT} WHERE sender = ? AND channel = ? AND account = ? ORDER BY id DESC LIMIT 1"
-OF_PERSON_BEFORE = (
-    f"{_SELECT} WHERE sender = ? AND channel = ? AND account = ? AND id < ifnull("
-    "(SELECT id FROM turns WHERE message = ? AND channel = ? AND account = ?), 9223372036854775807) ORDER BY id DESC LIMIT 1"
+OF_PERSON = (
+    "WITH RECURSIVE chain (link) AS (SELECT turn FROM people WHERE sender = ? AND channel = ? AND account = ?"
+    " UNION ALL SELECT previous FROM chain JOIN turns ON id = link WHERE previous IS NOT NULL)"
+    f" SELECT {TURN_COLUMNS} FROM chain JOIN turns ON id = link WHERE sender = ? AND channel = ? AND account = ?"
+    " AND id < ifnull((SELECT id FROM turns WHERE message = ? AND channel = ? AND account = ?), 9223372036854775807) LIMIT 1"
 )
+"""Follows the person's turns back from the newest. Checks the person again, as the id of a pruned turn may have been given anew."""
 PRUNE = "DELETE FROM turns WHERE id IN (SELECT id FROM (SELECT id, closed_at FROM turns ORDER BY id LIMIT ?) WHERE closed_at < ?)"
+PRUNE_PEOPLE = "DELETE FROM people WHERE turn < ifnull((SELECT min(id) FROM turns), 9223372036854775807)"
 
 SET_ASIDE = "INSERT INTO set_aside (kind, name, why, content) VALUES (?, ?, ?, ?)"
 STAND_IN = (

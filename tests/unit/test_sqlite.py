@@ -86,7 +86,7 @@ async def test_a_clean_close_leaves_one_file_and_no_thread(path: Path) -> None:
     await store.aclose()
 
     assert [file.name for file in path.parent.iterdir()] == ["gateway.db"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "store-writer"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("store-")]
 
 
 async def test_everything_is_there_after_reopening(path: Path) -> None:
@@ -450,8 +450,6 @@ async def test_a_note_that_is_lost_is_logged(path: Path, caplog: pytest.LogCaptu
         (statements.CLOSED, "turns_by_key"),
         (statements.ANSWERING, "turns_by_key"),
         (statements.BY_MESSAGE, "turns_by_key"),
-        (statements.OF_PERSON, "turns_by_sender"),
-        (statements.OF_PERSON_BEFORE, "turns_by_sender"),
         (statements.UNFINISHED, "turns_unfinished"),
         (statements.latest(None, "unknown"), "turns_by_outcome"),
         ("SELECT min(ends_at) FROM sessions WHERE ends_at IS NOT NULL", "sessions_by_end"),
@@ -464,6 +462,26 @@ async def test_no_question_reads_the_whole_ledger(path: Path, sql: str, index: s
 
     assert index in plan[0]
     assert "TEMP B-TREE" not in str(plan) or sql == statements.BY_MESSAGE
+
+
+async def test_the_turns_of_a_person_are_found_without_reading_the_whole_ledger(path: Path) -> None:
+    await (await SQLiteStore.open(path)).aclose()
+
+    plan = [str(step[3]) for step in in_file(path, f"EXPLAIN QUERY PLAN {statements.OF_PERSON}", *[0] * 9)]
+
+    assert "SEARCH people USING PRIMARY KEY" in str(plan)
+    assert "SCAN turns" not in str(plan)
+
+
+async def test_people_without_turns_are_pruned(path: Path) -> None:
+    store = await SQLiteStore.open(path)
+    await store.ledger.accept(a_message("m1"), NOON)
+    await store.ledger.closed(a_message("m1").key, DONE, NOON)
+    while await store.ledger.prune(LATER):
+        pass
+    await store.aclose()
+
+    assert in_file(path, "SELECT count(*) FROM people") == [(0,)]
 
 
 async def test_turns_in_a_rare_state_are_found_among_the_unfinished(path: Path) -> None:
