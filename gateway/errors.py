@@ -25,7 +25,8 @@ GatewayError
 ├── ChannelError                a channel cannot live: needs a sign-in, wrong credentials
 └── StoreError                  the store cannot read or write
     ├── StoreUnavailable        nothing was written; do not acknowledge
-    └── StoreTooNew             the data file was written by a newer gateway
+    ├── StoreTooNew             the data file was written by a newer gateway
+    └── LeaseLost               another process has taken this conversation over; say and write nothing more about it
 
 `str(error)` is for the operator. `error.for_user` names the sentence in `wording.py` for the person in the chat.
 """
@@ -187,3 +188,7 @@ class StoreUnavailable(StoreError):
 
 class StoreTooNew(StoreError):
     """The data file was written by a newer gateway; start that version or restore a backup."""
+
+
+class LeaseLost(StoreError):
+    """Another process has taken this conversation over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -114,6 +114,10 @@ class SessionStore(ABC):
         """Forget it; nothing happens when it is not there."""
 
     @abstractmethod
+    async def take_ended(self, key: str, now: datetime) -> Session | None:
+        """Forget the session if it is over and, on a shared store, if its lane is idle; returns it to exactly one caller, else None."""
+
+    @abstractmethod
     async def next_end(self) -> datetime | None:
         """The earliest `ends_at` of all sessions: when the expiry timer must look again."""
 
@@ -142,12 +146,103 @@ class Shelf(ABC):
         """Forget at most `limit` values that are past their time at `now`; returns how many."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lined:
+    """What became of a message that was handed to a store which several processes share."""
+
+    known: TurnRecord | None = None
+    """The record of a message that was accepted before; nothing changed."""
+    mine: bool = False
+    """The lane was free: this process holds its lease now and must work its mailbox, beginning with this message."""
+    ahead: int = 0
+    """How many messages stand before this one in its mailbox."""
+    full: bool = False
+    """The message is in the ledger and did not line up, because its mailbox or the whole is full."""
+
+
+class Mailboxes(ABC):
+    """The lanes of several processes on one store: a mailbox per conversation, worked by whoever holds its lease.
+
+    A lease carries a fencing token. It lives `lease_s` seconds and is renewed by the store while this process lives, however long a
+    model call takes. When it is lost, every further write of the ledger about a turn of that lane raises LeaseLost.
+    """
+
+    worker: str
+    """Names this process among all."""
+
+    @abstractmethod
+    async def accept(self, inbound: Inbound, lane: str, now: datetime, *, per_lane: int, total: int) -> Lined:
+        """Write the turn down and line it up, in one step. `per_lane` and `total` bound what may wait."""
+
+    @abstractmethod
+    async def head(self, lane: str) -> TurnRecord | None:
+        """The first turn in the mailbox of a lane that this process holds; None when it is empty, and then the lease is given back."""
+
+    @abstractmethod
+    async def done(self, lane: str, key: TurnKey) -> TurnRecord | None:
+        """The turn is closed (or set aside): take it out. Returns the next one; None: the mailbox is empty, the lease given back."""
+
+    @abstractmethod
+    async def hand_back(self, lane: str) -> None:
+        """Give the lease back with what waits in the mailbox, for another process to adopt at once: this one is stopping."""
+
+    @abstractmethod
+    async def adopt(self, channels: Collection[str], limit: int = 50) -> list[str]:
+        """Take over lanes with waiting turns whose holder died or handed them back, if their first turn belongs to one of `channels`.
+
+        A turn whose lane was adopted more than `max_adoptions` times (it kills its workers) is closed as failed ("dead letter") here.
+        """
+
+    @abstractmethod
+    async def adoptable_in(self) -> float | None:
+        """Seconds until `adopt` may find something (the earliest end of a foreign lease); None when nothing is leased by others."""
+
+    @abstractmethod
+    async def lost(self) -> str:
+        """Wait until a lease of this process is lost and return its lane."""
+
+    @abstractmethod
+    async def waiting(self) -> int:
+        """How many turns wait in all mailboxes, those in work included."""
+
+
+class Seats(ABC):
+    """Roles that one process at a time may have: holding a personal WeChat account, pruning, ending sessions."""
+
+    @abstractmethod
+    async def take(self, seat: str) -> bool:
+        """Sit down, or stay seated (renews). False when another process sits there and lives."""
+
+    @abstractmethod
+    async def leave(self, seat: str) -> None:
+        """Stand up, so that another need not wait for the seat to run out."""
+
+    @abstractmethod
+    async def free_in(self, seat: str) -> float:
+        """Seconds until the seat may be free; 0 when it is."""
+
+
+class Bulletin(ABC):
+    """Short news between processes, heard by those who listen now; nothing is kept."""
+
+    @abstractmethod
+    async def publish(self, topic: str, text: str) -> None:
+        """Tell all processes, this one included."""
+
+    @abstractmethod
+    def listen(self, topic: str, heard: Callable[[str], None]) -> None:
+        """Call `heard` with every text published under `topic` from now on."""
+
+
 class Store(ABC):
-    """One place that keeps all three."""
+    """One place that keeps all three. What several processes share has more; None where one process owns the store."""
 
     ledger: Ledger
     sessions: SessionStore
     shelf: Shelf
+    mailboxes: Mailboxes | None = None
+    seats: Seats | None = None
+    bulletin: Bulletin | None = None
 
     @abstractmethod
     async def ping(self) -> None:
