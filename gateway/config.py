@@ -209,7 +209,9 @@ class CommandsSection(Section):
 class StoreSection(Section):
     """Where turns and conversations are kept."""
 
-    url: str = Field("sqlite:///data/gateway.db", description="`sqlite:///PATH` or `memory://` (forgets everything at the end).")
+    url: Annotated[str, StringConstraints(pattern=r"^(sqlite:///.+|memory://.*)$")] = Field(
+        "sqlite:///data/gateway.db", description="`sqlite:///PATH` or `memory://` (forgets everything at the end)."
+    )
     durability: Literal["process", "power"] = Field(
         "process", description="`power` also survives a power cut, at the cost of a disk flush per commit."
     )
@@ -271,6 +273,13 @@ class Config(Section):
     plugins: Plugins = Field(default_factory=Plugins)
     logging: Logging = Field(default_factory=Logging)
     stop_timeout_s: Seconds = Field(20, description="How long the gateway finishes what runs when it is told to stop.")
+
+    @model_validator(mode="after")
+    def _one_api(self) -> Config:
+        apis = [name for name, section in self.channels.items() if isinstance(section, Api) and section.enabled]
+        if len(apis) > 1:
+            raise ValueError(f"channels {', '.join(apis)} would all serve /api/v1/messages: keep one and give it all their tokens")
+        return self
 
     @model_validator(mode="after")
     def _chain_is_known(self) -> Config:

@@ -16,7 +16,7 @@ async def examine(config: Config, clock: Clock | None = None) -> list[Finding]:
     findings = [Finding("the configuration is valid", True)]
     async with AsyncExitStack() as stack:
         try:
-            house = await build(config, stack=stack, clock=clock or SystemClock(), show_qr=lambda text: None)
+            house = await build(config, stack=stack, clock=clock or SystemClock(), show_qr=lambda text: None, alone=False)
             await house.store.ping()
         except GatewayError as error:
             return [*findings, Finding(f"opening: {type(error).__name__}", False, str(error))]

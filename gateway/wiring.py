@@ -55,9 +55,9 @@ class House:
             await self.open_channels.pop().aclose()
 
 
-async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr: Callable[[str], None]) -> House:
+async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr: Callable[[str], None], alone: bool = True) -> House:
     """Open the store, the backends and the channels, in this order; whatever was opened is closed by `stack`."""
-    store = await open_store(config)
+    store = await open_store(config, alone=alone)
     stack.push_async_callback(store.aclose)
     backend = build_backend(config, clock)
     stack.push_async_callback(backend.aclose)
@@ -158,9 +158,9 @@ def _manner(config: Config) -> Manner:
     )
 
 
-async def open_store(config: Config) -> Store:
-    """The store that `store.url` names. Raises ConfigError for an unknown scheme, StoreError when it cannot be opened."""
-    scheme, _, rest = config.store.url.partition("://")
+async def open_store(config: Config, *, alone: bool = False) -> Store:
+    """The store that `store.url` names; `alone`: as the one gateway that works on it. Raises StoreError when it cannot be opened."""
+    scheme = config.store.url.partition("://")[0]
     if scheme == "memory":
         from gateway.stores.memory import MemoryStore
 
@@ -168,11 +168,13 @@ async def open_store(config: Config) -> Store:
     if scheme == "sqlite":
         from gateway.stores.sqlite import SQLiteStore
 
-        path = rest.removeprefix("/")
-        if not path:
-            raise ConfigError(f"store.url: {config.store.url} names no file; sqlite:///data/gateway.db does")
-        return await SQLiteStore.open(Path(path), durability=config.store.durability)
+        return await SQLiteStore.open(store_path(config), durability=config.store.durability, alone=alone)
     raise ConfigError(f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH and memory://")
+
+
+def store_path(config: Config) -> Path:
+    """The file of a SQLite store."""
+    return Path(config.store.url.removeprefix("sqlite:///"))
 
 
 def build_backend(config: Config, clock: Clock) -> Backend:

@@ -14,6 +14,7 @@ from gateway.errors import StoreUnavailable
 from gateway.messages import Answer, Inbound, Outcome, TurnKey
 from gateway.sessions.session import Session
 from gateway.stores import rows, statements
+from gateway.stores.alone import AloneLock
 from gateway.stores.base import Ledger, SessionStore, Shelf, Store, TurnRecord, TurnState
 from gateway.stores.rows import Column, Row, key_columns, text_column, time_column
 from gateway.stores.schema import STEPS, create_file, prepare
@@ -41,8 +42,9 @@ class SQLiteStore(Store):
     sessions: SQLiteSessions
     shelf: SQLiteShelf
 
-    def __init__(self, path: Path, writer: Writer) -> None:
+    def __init__(self, path: Path, writer: Writer, lock: AloneLock | None) -> None:
         self._path = path
+        self._lock = lock
         self._file = os.stat(path)
         self._writer = writer
         self.ledger = SQLiteLedger(writer)
@@ -55,6 +57,7 @@ class SQLiteStore(Store):
         path: str | os.PathLike[str],
         *,
         durability: Durability = "process",
+        alone: bool = False,
         lock_wait_s: float = 5.0,
         max_waiting: int = MAX_WAITING,
         steps: Sequence[str] = STEPS,
@@ -62,12 +65,18 @@ class SQLiteStore(Store):
         """Open or create the file at `path` and migrate it if it is older; raises StoreTooNew, StoreUnavailable or StoreError.
 
         `durability`: with "process" what was written survives the death of this process, with "power" also that of the machine,
-        at the price of one fsync per commit. `lock_wait_s` is how long another process may hold the file's write lock.
+        at the price of one fsync per commit. `alone` refuses a file that another gateway opened so: for whoever resumes turns,
+        not for whoever only looks. `lock_wait_s` is how long another process may hold the file's write lock.
         """
         place = _place(path)
         writer = Writer(lambda: _connect(place, durability, lock_wait_s, steps), max_waiting=max_waiting)
         await writer.open()
-        return cls(place, writer)
+        try:
+            lock = AloneLock(place) if alone else None
+        except StoreUnavailable:
+            await writer.aclose()
+            raise
+        return cls(place, writer, lock)
 
     async def ping(self) -> None:
         await self._writer.write(self._beat)
@@ -79,6 +88,8 @@ class SQLiteStore(Store):
 
     async def aclose(self) -> None:
         await self._writer.aclose()
+        if self._lock is not None:
+            self._lock.release()
 
     def _beat(self, cursor: sqlite3.Cursor) -> None:
         try:

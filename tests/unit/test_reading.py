@@ -34,6 +34,8 @@ def fault(data: dict, **environment: str) -> str:
         ({"channels": {"w": {"kind": "wechat", "accept_ban_risk": True, "transport": "ilink"}}}, ["channels.w.transport", "itchat"]),
         ({"channels": {"o": {**OFFICIAL, "encryption": "safe"}}}, ["channels.o", "encoding_aes_key"]),
         ({"plugins": {"enabled": ["admin"]}}, ["plugins.enabled"]),
+        ({"channels": {name: {"kind": "api", "tokens": ["t"]} for name in "ab"}}, ["channels", "/api/v1/messages"]),
+        ({"store": {"url": "mysql://x"}}, ["store", "sqlite:///"]),
     ],
 )
 def test_a_wrong_key_is_named_with_its_whole_path_and_the_repair(data: dict, words: list[str]) -> None:
@@ -105,7 +107,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, word: str) -> None:
 
 
 def test_a_missing_file_tells_what_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="config.example.json"):
+    with pytest.raises(ConfigError, match=r"config\.example\.json"):
         read_config(tmp_path / "nothing.json", {})
 
 

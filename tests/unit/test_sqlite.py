@@ -265,6 +265,34 @@ async def test_ping_notices_that_the_file_was_taken_away(path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_second_gateway_on_the_same_file_is_refused_until_the_first_is_gone(path: Path) -> None:
+    first = await SQLiteStore.open(path, alone=True)
+    with pytest.raises(StoreUnavailable, match="Another gateway uses"):
+        await SQLiteStore.open(path, alone=True)
+    looking = await SQLiteStore.open(path)
+    await looking.aclose()
+    await first.aclose()
+
+    second = await SQLiteStore.open(path, alone=True)
+    await first.aclose()
+    assert await second.ledger.accept(a_message(), NOON) is None
+    await second.aclose()
+
+
+async def test_looking_at_the_file_of_a_running_gateway_changes_nothing(path: Path) -> None:
+    running = await SQLiteStore.open(path)
+    await running.ledger.accept(a_message(), NOON)
+    files = {file: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith("-shm")}
+
+    looking = await SQLiteStore.open(path)
+    assert len(await looking.ledger.find("m1")) == 1
+    assert len(await looking.ledger.unfinished()) == 1
+    await looking.aclose()
+
+    assert {file: file.read_bytes() for file in files} == files
+    await running.aclose()
+
+
 # --- corrupt rows ---
 
 
@@ -309,13 +337,16 @@ async def test_a_corrupt_turn_is_set_aside_and_the_rest_goes_on(path: Path, dama
 async def test_a_corrupt_session_is_set_aside_and_starts_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = await SQLiteStore.open(path)
     await store.sessions.save(a_session("broken"), NOON)
+    await store.sessions.save(a_session("torn"), NOON)
     await store.sessions.save(a_session("whole"), NOON)
     in_file(path, "UPDATE sessions SET session = '{' WHERE key = 'broken'")
+    in_file(path, "UPDATE sessions SET session = '{', key = x'ff' WHERE key = 'torn'")
 
     assert await store.sessions.ended(LATER) == [a_session("whole")]
 
     assert await store.sessions.load("broken") is None
-    assert (await store.set_aside())[0].startswith("session broken: ")
+    assert [line.partition(": ")[0] for line in sorted(await store.set_aside())] == ["session broken", "session \ufffd"]
+    assert in_file(path, "SELECT key FROM sessions") == [("whole",)]
     assert "broken" in caplog.text
     await store.sessions.save(a_session("broken"), LATER)
     assert await store.sessions.load("broken") == a_session("broken")
@@ -438,6 +469,19 @@ async def test_a_note_that_is_lost_is_logged(path: Path, caplog: pytest.LogCaptu
         await store.ledger.find("m1")
     assert "was not kept" in caplog.text
     await store.aclose()
+
+
+async def test_opening_that_is_given_up_leaves_no_thread(path: Path) -> None:
+    opening = asyncio.ensure_future(SQLiteStore.open(path))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+    for thread in threading.enumerate():
+        if thread.name == "store-writer":
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
 
 
 # --- what the ledger finds, it finds by an index ---
