@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -60,6 +61,8 @@ class Admitted:
     answer: Answer | None = None
     outcome: Outcome | None = None
     """How the turn of a duplicate ended, when it has ended."""
+    accepted_at: datetime | None = None
+    """When the first delivery of a duplicate was written down, perhaps by another process."""
 
 
 Deliver: TypeAlias = Callable[[Inbound], Awaitable[Admitted]]
@@ -101,6 +104,10 @@ class Channel(ABC):
         Only called when `limits.grows`. Must read `texts` to its end. An exception from `texts` means the answer failed: let it pass.
         """
         raise NotImplementedError(f"{type(self).__name__} declares limits.grows but does not show growing answers")
+
+    def can_show(self) -> bool:
+        """Whether this process may speak here now. False where another process holds the account: its lanes are then not adopted here."""
+        return True
 
     def health(self) -> Health:
         """Whether messages can be heard now; shown in /readyz."""
