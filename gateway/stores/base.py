@@ -134,6 +134,10 @@ class Shelf(ABC):
         """Keep or replace."""
 
     @abstractmethod
+    async def add(self, name: str, value: str, keep_until: datetime | None, now: datetime) -> bool:
+        """Keep it unless a value of that name is there and not past its time at `now`; True for the one caller whose value is kept."""
+
+    @abstractmethod
     async def get(self, name: str, now: datetime) -> str | None:
         """The value, or None when there is none or `keep_until` is not after `now`."""
 

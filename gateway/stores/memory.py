@@ -171,6 +171,14 @@ class MemorySessions(SessionStore):
             heapq.heappush(self._ends, end)
         return [self._sessions[key][0] for _, key in over]
 
+    async def take_ended(self, key: str, now: datetime) -> Session | None:
+        self._check()
+        session, ends_at = self._sessions.get(key, (None, None))
+        if ends_at is None or ends_at > now:
+            return None
+        del self._sessions[key]
+        return session
+
     def _counts(self, end: tuple[datetime, str]) -> bool:
         ends_at, key = end
         return key in self._sessions and self._sessions[key][1] == ends_at
@@ -190,6 +198,12 @@ class MemoryShelf(Shelf):
     async def put(self, name: str, value: str, keep_until: datetime | None) -> None:
         self._check()
         self._values[name] = (value, keep_until)
+
+    async def add(self, name: str, value: str, keep_until: datetime | None, now: datetime) -> bool:
+        if await self.get(name, now) is not None:
+            return False
+        await self.put(name, value, keep_until)
+        return True
 
     async def get(self, name: str, now: datetime) -> str | None:
         self._check()

@@ -215,6 +215,11 @@ class SQLiteSessions(SessionStore):
         found = [await self._session(row) for row in await self._writer.read(_all(sql, (time_column(now), limit)))]
         return [session for session in found if session is not None]
 
+    async def take_ended(self, key: str, now: datetime) -> Session | None:
+        sql = "DELETE FROM sessions WHERE key = ? AND ends_at <= ? RETURNING key, session"
+        taken = await self._writer.write(_all(sql, (text_column(key), time_column(now))))
+        return await self._session(taken[0]) if taken else None
+
     async def _session(self, row: Row) -> Session | None:
         try:
             return rows.column_session(row[1])
@@ -232,6 +237,10 @@ class SQLiteShelf(Shelf):
     async def put(self, name: str, value: str, keep_until: datetime | None) -> None:
         columns = (text_column(name), text_column(value), None if keep_until is None else time_column(keep_until))
         await self._writer.write(_execute("INSERT OR REPLACE INTO shelf (name, value, keep_until) VALUES (?, ?, ?)", columns))
+
+    async def add(self, name: str, value: str, keep_until: datetime | None, now: datetime) -> bool:
+        columns = (text_column(name), text_column(value), None if keep_until is None else time_column(keep_until), time_column(now))
+        return bool(await self._writer.write(_execute(statements.ADD, columns)))
 
     async def get(self, name: str, now: datetime) -> str | None:
         sql = "SELECT name, value FROM shelf WHERE name = ? AND (keep_until IS NULL OR keep_until > ?)"

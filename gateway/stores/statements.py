@@ -43,6 +43,12 @@ STAND_IN = (
     " accepted_at = ?, inbound = ?, closed_at = ?, reason = ?, detail = ? WHERE id = ?"
 )
 
+ADD = (
+    "INSERT INTO shelf (name, value, keep_until) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " SET value = excluded.value, keep_until = excluded.keep_until WHERE shelf.keep_until <= ?"
+)
+"""Nothing changes when a value of that name is there and not past its time."""
+
 
 def latest(state: TurnState | None, outcome: str | None) -> str:
     """The newest turns; parameters: `state` and `outcome` where given, then the limit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from gateway.errors import StoreUnavailable
 from gateway.messages import Answer, Inbound, Outcome, TurnKey
 from gateway.sessions.session import Session
-from gateway.stores.base import Ledger, SessionStore, Shelf, Store, TurnRecord, TurnState
+from gateway.stores.base import Ledger, Lined, Mailboxes, SessionStore, Shelf, Store, TurnRecord, TurnState
 
 T = TypeVar("T")
 
@@ -91,6 +91,9 @@ class FragileStore(Store):
         self.ledger = FragileLedger(inner.ledger, self.faults)
         self.sessions = FragileSessions(inner.sessions, self.faults)
         self.shelf = FragileShelf(inner.shelf, self.faults)
+        self.mailboxes = FragileMailboxes(inner.mailboxes, self.faults) if inner.mailboxes else None
+        self.seats = inner.seats
+        self.bulletin = inner.bulletin
 
     async def ping(self) -> None:
         await self.faults.around("ping", self.inner.ping)
@@ -164,6 +167,9 @@ class FragileSessions(SessionStore):
     async def ended(self, now: datetime, limit: int = 100) -> Sequence[Session]:
         return await self._around("sessions.ended", lambda: self._inner.ended(now, limit))
 
+    async def take_ended(self, key: str, now: datetime) -> Session | None:
+        return await self._around("sessions.take_ended", lambda: self._inner.take_ended(key, now))
+
 
 class FragileShelf(Shelf):
     """A shelf behind `faults`."""
@@ -175,6 +181,9 @@ class FragileShelf(Shelf):
     async def put(self, name: str, value: str, keep_until: datetime | None) -> None:
         await self._around("shelf.put", lambda: self._inner.put(name, value, keep_until))
 
+    async def add(self, name: str, value: str, keep_until: datetime | None, now: datetime) -> bool:
+        return await self._around("shelf.add", lambda: self._inner.add(name, value, keep_until, now))
+
     async def get(self, name: str, now: datetime) -> str | None:
         return await self._around("shelf.get", lambda: self._inner.get(name, now))
 
@@ -183,3 +192,37 @@ class FragileShelf(Shelf):
 
     async def prune(self, now: datetime, limit: int = 500) -> int:
         return await self._around("shelf.prune", lambda: self._inner.prune(now, limit))
+
+
+class FragileMailboxes(Mailboxes):
+    """Mailboxes behind `faults`. Seats and news stay as they are: no promise hangs on a single one of them."""
+
+    def __init__(self, inner: Mailboxes, faults: Faults) -> None:
+        self._inner = inner
+        self._around = faults.around
+        self.worker = inner.worker
+
+    async def accept(self, inbound: Inbound, lane: str, now: datetime, *, per_lane: int, total: int) -> Lined:
+        accept = self._inner.accept
+        return await self._around("mailboxes.accept", lambda: accept(inbound, lane, now, per_lane=per_lane, total=total))
+
+    async def head(self, lane: str) -> TurnRecord | None:
+        return await self._around("mailboxes.head", lambda: self._inner.head(lane))
+
+    async def done(self, lane: str, key: TurnKey) -> TurnRecord | None:
+        return await self._around("mailboxes.done", lambda: self._inner.done(lane, key))
+
+    async def hand_back(self, lane: str) -> None:
+        await self._around("mailboxes.hand_back", lambda: self._inner.hand_back(lane))
+
+    async def adopt(self, channels: Collection[str], limit: int = 50) -> list[str]:
+        return await self._around("mailboxes.adopt", lambda: self._inner.adopt(channels, limit))
+
+    async def adoptable_in(self) -> float | None:
+        return await self._around("mailboxes.adoptable_in", self._inner.adoptable_in)
+
+    async def lost(self) -> str:
+        return await self._inner.lost()
+
+    async def waiting(self) -> int:
+        return await self._around("mailboxes.waiting", self._inner.waiting)

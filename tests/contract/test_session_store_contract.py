@@ -85,6 +85,26 @@ async def test_ended_keeps_the_sessions(sessions: SessionStore) -> None:
     assert await sessions.load("a") == a_session("a")
 
 
+async def test_a_session_that_is_over_is_taken_once(sessions: SessionStore) -> None:
+    await sessions.save(a_session("a"), after(10))
+
+    taken = await asyncio.gather(*(sessions.take_ended("a", after(10)) for _ in range(20)))
+
+    assert [session for session in taken if session is not None] == [a_session("a")]
+    assert await sessions.load("a") is None
+    assert await sessions.next_end() is None
+
+
+async def test_a_session_that_goes_on_is_not_taken(sessions: SessionStore) -> None:
+    await sessions.save(a_session("a"), after(10))
+    await sessions.save(a_session("never"), None)
+
+    assert await sessions.take_ended("a", after(9)) is None
+    assert await sessions.take_ended("never", after(9)) is None
+    assert await sessions.take_ended("nobody", after(9)) is None
+    assert await sessions.load("a") == a_session("a")
+
+
 async def test_the_next_end_is_the_earliest(sessions: SessionStore) -> None:
     assert await sessions.next_end() is None
     await sessions.save(a_session("never"), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -48,6 +49,22 @@ async def test_putting_again_replaces_value_and_time(shelf: Shelf) -> None:
 
     assert await shelf.get("name", after(15)) == "new"
     assert await shelf.get("name", after(20)) is None
+
+
+async def test_of_many_who_add_a_name_one_wins(shelf: Shelf) -> None:
+    won = await asyncio.gather(*(shelf.add("name", f"value {number}", after(60), NOON) for number in range(20)))
+
+    assert won.count(True) == 1
+    assert await shelf.get("name", NOON) == f"value {won.index(True)}"
+
+
+async def test_a_value_past_its_time_stands_in_nobodys_way(shelf: Shelf) -> None:
+    await shelf.add("name", "old", after(10), NOON)
+
+    assert not await shelf.add("name", "new", None, after(9))
+    assert await shelf.add("name", "new", None, after(10))
+    assert not await shelf.add("name", "newer", None, after(10**9))
+    assert await shelf.get("name", after(10**9)) == "new"
 
 
 async def test_a_dropped_value_is_gone(shelf: Shelf) -> None:
