@@ -24,6 +24,9 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "refused": Sentence("抱歉，这条消息不能处理。", "Sorry, this message cannot be answered."),
     "busy": Sentence("现在排队的消息太多了，请稍等一会儿再发。", "Too many messages are waiting right now. Please try again in a moment."),
+    "queued": Sentence(
+        "收到，前面还有消息在处理，您排在第 {number} 位。", "Got it. Others are being answered first; you are number {number}."
+    ),
     "too_long": Sentence("这条消息太长了，请分成几段发给我。", "This message is too long. Please send it in smaller parts."),
     "unsupported": Sentence("抱歉，我目前只能看懂文字消息。", "Sorry, I can only read text messages at the moment."),
     "ended_without_words": Sentence("这条消息没有得到回答（{reason}）。", "This message got no answer ({reason})."),
@@ -102,6 +105,46 @@ SENTENCES: Mapping[str, Sentence] = {
         "上一条消息还在处理中（{state}）。编号 {message}", "The last message is still being worked on ({state}). Id {message}"
     ),
     "why_closed": Sentence("上一条消息：{outcome}（{reason}）。编号 {message}", "The last message: {outcome} ({reason}). Id {message}"),
+    # Alarms, told to the operator's people: what is wrong (`trouble_…`) and what to do (`help_…`), by `TroubleKind`
+    "alarm_begun": Sentence("⚠️ {what}（从 {since} 起）。{help}\n详情：{cause}", "⚠️ {what} (since {since}). {help}\nDetails: {cause}"),
+    "alarm_over": Sentence("✅ 已恢复，历时约 {minutes} 分钟：{what}。", "✅ Resolved after about {minutes} min: {what}."),
+    "alarm_more": Sentence("另有 {count} 条，请看 /readyz。", "And {count} more; see /readyz."),
+    "trouble_channel_down": Sentence("渠道 {part} 收不到消息", "Channel {part} cannot hear messages"),
+    "help_channel_down": Sentence(
+        "请检查网络和这个渠道的凭证（gateway doctor）。", "Check the network and the channel's credentials (gateway doctor)."
+    ),
+    "trouble_channel_flaps": Sentence("渠道 {part} 反复断线", "Channel {part} loses its connection again and again"),
+    "help_channel_flaps": Sentence(
+        "请检查网络和代理，并确认没有第二个网关在用同一个账号。",
+        "Check the network and proxies, and that no second gateway uses the same account.",
+    ),
+    "trouble_needs_person": Sentence("渠道 {part} 需要人工处理", "Channel {part} needs a person"),
+    "help_needs_person": Sentence(
+        "如需登录请运行 gateway sign-in；其他原因请修复后重启网关。",
+        "For a sign-in run gateway sign-in; otherwise repair the cause and restart the gateway.",
+    ),
+    "trouble_silent": Sentence("渠道 {part} 看起来正常，却没有收到消息", "Channel {part} looks well but hears nothing"),
+    "help_silent": Sentence(
+        "请给机器人发一条消息试试；没有回复就检查平台后台的回调地址和应用状态，或重启网关。",
+        "Write to the bot; if it does not answer, check the callback address and the app's state in the platform's console, or restart.",
+    ),
+    "trouble_store_down": Sentence("存储无法写入", "The store cannot be written"),
+    "help_store_down": Sentence(
+        "请检查磁盘（满了？只读？）或存储服务；恢复后网关会自动继续。",
+        "Check the disk (full? read-only?) or the store's server; work goes on by itself.",
+    ),
+    "trouble_stuck": Sentence("有消息卡住了", "Messages are stuck"),
+    "help_stuck": Sentence(
+        "请用 gateway why 查看这条消息；重启网关会重新处理。", "Look at it with gateway why; a restart takes it up again."
+    ),
+    "trouble_failing": Sentence("太多消息没有得到正常回答", "Too many messages end badly"),
+    "help_failing": Sentence("请用 gateway turns --state failed 查看原因。", "Look at the reasons with gateway turns --state failed."),
+    "trouble_blocked": Sentence("网关进程曾停住不动", "The gateway's process stood still"),
+    "help_blocked": Sentence("请检查机器负载、内存交换和插件。", "Check the machine's load, swapping and plugins."),
+    "trouble_clock_jumped": Sentence("系统时间跳变", "The clock jumped"),
+    "help_clock_jumped": Sentence(
+        "请启用时间同步服务；时间不对时平台会拒绝请求。", "Let a time service keep the clock; platforms refuse wrong times."
+    ),
     # Outcomes, for /why
     "outcome_answered": Sentence("已回答", "answered"),
     "outcome_ignored": Sentence("未处理", "ignored"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,16 +13,20 @@ from gateway.channels.base import Channel
 from gateway.checkup import Health
 from gateway.errors import StoreError
 from gateway.stores.base import Store
+from gateway.watch.hearing import health_of
 from gateway.watch.metrics import CONTENT_TYPE, Metrics
+from gateway.watch.trouble import GATEWAY, NOT_READY, STORE, Trouble, Troubles, channel_part
 
 
 class HealthPages:
     """Answers the three paths. Nothing here tells a secret or a message."""
 
-    def __init__(self, *, channels: Mapping[str, Channel], store: Store, metrics: Metrics) -> None:
+    def __init__(self, *, channels: Mapping[str, Channel], store: Store, metrics: Metrics, troubles: Troubles | None = None) -> None:
+        """`troubles`: what the watchdog keeps; None: nobody watches."""
         self._channels = channels
         self._store = store
         self._metrics = metrics
+        self._troubles = troubles or Troubles()
         self.stopping = False
 
     async def healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,10 +34,11 @@ class HealthPages:
         await JSONResponse({"alive": True})(scope, receive, send)
 
     async def readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """200 when every channel hears and the store can be written, else 503; the reason per part."""
+        """200 when every channel hears and the store can be written, else 503; per part the reason, and its troubles since when."""
         parts = await self._parts()
-        ready = all(health.ok for health in parts.values())
-        body = {"ready": ready, "parts": {name: {"ok": health.ok, "reason": health.reason} for name, health in parts.items()}}
+        ready = all(health.ok for health in parts.values()) and not any(trouble.kind in NOT_READY for trouble in self._troubles.open)
+        names = [*parts, *(part for part in dict.fromkeys(trouble.part for trouble in self._troubles.open) if part not in parts)]
+        body = {"ready": ready, "parts": {name: _shown(parts.get(name, Health(True)), self._troubles.of(name)) for name in names}}
         await JSONResponse(body, status_code=200 if ready else 503)(scope, receive, send)
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,10 +48,10 @@ class HealthPages:
         await Response(body, media_type=CONTENT_TYPE)(scope, receive, send)
 
     async def _parts(self) -> dict[str, Health]:
-        parts = {f"channel {name}": channel.health() for name, channel in self._channels.items()}
-        parts["store"] = await self._store_health()
+        parts = {channel_part(name): health_of(channel) for name, channel in self._channels.items()}
+        parts[STORE] = await self._store_health()
         if self.stopping:
-            parts["gateway"] = Health(False, "stopping")
+            parts[GATEWAY] = Health(False, "stopping")
         return parts
 
     async def _store_health(self) -> Health:
@@ -54,3 +60,17 @@ class HealthPages:
         except StoreError as error:
             return Health(False, str(error))
         return Health(True)
+
+
+def _shown(health: Health, troubles: Sequence[Trouble]) -> dict[str, Any]:
+    ok = health.ok and not any(trouble.kind in NOT_READY for trouble in troubles)
+    shown = [
+        {
+            "kind": trouble.kind.value,
+            "since": trouble.since.isoformat(timespec="seconds"),
+            "cause": trouble.cause,
+            "repair": trouble.repair,
+        }
+        for trouble in troubles
+    ]
+    return {"ok": ok, "reason": health.reason} | ({"troubles": shown} if shown else {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from gateway.messages import Outcome
 
@@ -27,6 +29,10 @@ class Metrics:
         """Show `value()` under `name` at every scrape."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
+    def family(self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
+        """Show `values()` under `name` at every scrape, one line for each value of `label`."""
+        self._registry.register(_Family(name, text, label, values))
+
     def notice(self, channel: str, event: str, outcome: Outcome | None, seconds: float) -> None:
         """What `Dispatch` reports."""
         if outcome is None:
@@ -38,3 +44,19 @@ class Metrics:
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self._registry)
+
+
+class _Family(Collector):
+    """Numbers that are asked for at the scrape."""
+
+    def __init__(self, name: str, text: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
+        self._name = name
+        self._text = text
+        self._label = label
+        self._values = values
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        for value, number in self._values().items():
+            family.add_metric([value], number)
+        yield family

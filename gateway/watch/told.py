@@ -1,0 +1,69 @@
+"""What the operator's people were told already, so that nothing is told twice: not after a restart, and not by several processes."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.stores.base import Shelf
+from gateway.watch.trouble import TroubleKey
+
+logger = logging.getLogger(__name__)
+
+
+class Told:
+    """A mark per trouble, in memory and, as far as the store works, on the shelf, where it lives for `again_after` after its last use."""
+
+    def __init__(self, *, shelf: Shelf, clock: Clock, again_after: timedelta = timedelta(hours=1)) -> None:
+        self._shelf = shelf
+        self._clock = clock
+        self._again_after = again_after
+        self._open: set[TroubleKey] = set()
+        self._quiet_until: dict[TroubleKey, datetime] = {}
+
+    def was_told(self, key: TroubleKey) -> bool:
+        """Whether the beginning of this trouble was told, by this process or another one."""
+        return key in self._open
+
+    async def may_tell(self, key: TroubleKey) -> bool:
+        """Whether the beginning of an open trouble should be told now."""
+        if key in self._open:
+            await self._mark(key, "open")  # keeps the mark alive as long as the trouble
+            return False
+        if self._clock.now() < self._quiet_until.get(key, self._clock.now()):
+            return False
+        found = await self._found(key)
+        if found == "open":
+            self._open.add(key)
+        return found is None
+
+    async def told(self, key: TroubleKey) -> None:
+        """The beginning was told."""
+        self._open.add(key)
+        await self._mark(key, "open")
+
+    async def over(self, key: TroubleKey) -> None:
+        """The end was told: when it begins again soon, that is not told before its time."""
+        self._open.discard(key)
+        now = self._clock.now()
+        self._quiet_until = {other: until for other, until in self._quiet_until.items() if until > now}
+        self._quiet_until[key] = now + self._again_after
+        await self._mark(key, "over")
+
+    async def _found(self, key: TroubleKey) -> str | None:
+        try:
+            return await self._shelf.get(_shelf_name(key), self._clock.now())
+        except StoreError:
+            return None
+
+    async def _mark(self, key: TroubleKey, mark: str) -> None:
+        try:
+            await self._shelf.put(_shelf_name(key), mark, self._clock.now() + self._again_after)
+        except StoreError as error:
+            logger.debug("The mark of an alarm was not saved: %s", error)
+
+
+def _shelf_name(key: TroubleKey) -> str:
+    return f"alarm/{key.kind.value}/{key.part}"
