@@ -57,6 +57,7 @@ class Gateway:
         return [
             *hearing,
             asyncio.create_task(house.expiry.run(), name="expiry"),
+            asyncio.create_task(house.lineup.run(house.dispatch), name="lineup"),
             asyncio.create_task(_prepare(house.backend), name="prepare"),
             asyncio.create_task(self._watch_for_the_end(hearing), name="the end"),
         ]
@@ -89,7 +90,7 @@ class Gateway:
         The listener is still open: people whose request is held get their answer, and then the channels tell the others to come back.
         """
         await _cancel(tasks)
-        left = await house.lanes.settle(self._clock, self._config.stop_timeout_s)
+        left = await house.lineup.settle(self._clock, self._config.stop_timeout_s)
         if left:
             logger.warning("%d messages did not finish in time; the next start takes them up.", left)
         await house.close_channels()

@@ -51,7 +51,7 @@ class Commands:
         *,
         ledger: Ledger,
         sessions: SessionStore,
-        stop: Callable[[str], bool],
+        stop: Callable[[str], Awaitable[bool]],
         scope: Scope,
         lifetime: Lifetime,
         clock: Clock,
@@ -119,7 +119,8 @@ class Commands:
         return say("cleared", lang)
 
     async def _stop_running(self, inbound: Inbound, lang: Lang) -> str:
-        return say("stopped" if self._stop(session_key(inbound.address, self._scope)) else "nothing_to_stop", lang)
+        stopped = await self._stop(session_key(inbound.address, self._scope))
+        return say("stopped" if stopped else "nothing_to_stop", lang)
 
     async def _context(self, inbound: Inbound, lang: Lang) -> str:
         now = self._clock.now()

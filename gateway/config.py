@@ -196,6 +196,9 @@ class Sessions(Section):
     clear_words: tuple[str, ...] = Field(
         ("清空会话", "下一个问题"), description="A message that is one of these starts a new conversation."
     )
+    merge_window_ms: int = Field(
+        0, ge=0, le=10_000, description="Messages that one person sends within this time after each other are answered as one; 0 never."
+    )
     history_tokens: int = Field(6000, ge=0, description="How much of a conversation the model sees, question included.")
     farewell: bool = Field(False, description="Say goodbye when a conversation ends by itself, where the platform allows it.")
 
@@ -209,9 +212,12 @@ class CommandsSection(Section):
 class StoreSection(Section):
     """Where turns and conversations are kept."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^(sqlite:///.+|memory://.*)$")] = Field(
-        "sqlite:///data/gateway.db", description="`sqlite:///PATH` or `memory://` (forgets everything at the end)."
+    url: Annotated[str, StringConstraints(pattern=r"^(sqlite:///.+|memory://.*|rediss?://.+|redis\+sentinel://.+)$")] = Field(
+        "sqlite:///data/gateway.db",
+        description="`sqlite:///PATH`; `redis://…`, `rediss://…`, `redis+sentinel://…` for several gateways; `memory://` forgets.",
     )
+    connect_timeout_s: Seconds = Field(30, description="How long a Redis server is waited for at the start.")
+    keep_days: float | None = Field(30, gt=0, description="Ended turns are forgotten after so many days; null keeps them.")
     durability: Literal["process", "power"] = Field(
         "process", description="`power` also survives a power cut, at the cost of a disk flush per commit."
     )
@@ -249,6 +255,9 @@ class Queue(Section):
 
     per_conversation: int = Field(20, ge=1, description="Messages that may wait in one conversation.")
     total: int = Field(2000, ge=1, description="Messages that may wait in all.")
+    notice_after_s: Seconds | None = Field(
+        5, description="Whoever waits this long behind others is told his number, where the platform allows it; null never."
+    )
     running: int = Field(500, ge=1, description="Messages that are worked on at once.")
 
 
@@ -273,6 +282,12 @@ class Config(Section):
     plugins: Plugins = Field(default_factory=Plugins)
     logging: Logging = Field(default_factory=Logging)
     stop_timeout_s: Seconds = Field(20, description="How long the gateway finishes what runs when it is told to stop.")
+
+    @model_validator(mode="after")
+    def _merging_is_local(self) -> Config:
+        if self.sessions.merge_window_ms and self.store.url.startswith("redis"):
+            raise ValueError("sessions.merge_window_ms works with one gateway on SQLite, not with a shared Redis store: set it to 0")
+        return self
 
     @model_validator(mode="after")
     def _one_api(self) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Literal
 
 from gateway.answering import Reply
@@ -100,11 +101,15 @@ class Delivery:
         except SendError as error:
             logger.info("No farewell for session %s: %s", session.key, error)
 
-    async def tell(self, inbound: Inbound, text: str, lang: Lang) -> None:
-        """Try once to show a sentence of the gateway, outside the ledger; a platform that refuses is only logged."""
+    async def tell(self, inbound: Inbound, text: str, lang: Lang, *, about: str = "") -> None:
+        """Try once to show a sentence of the gateway, outside the ledger; a platform that refuses is only logged.
+
+        Without `about` it stands in for the answer; with it, it is a word in between, and the answer comes as well.
+        """
         channel = self._channels[inbound.address.channel]
+        outbound = _outbound(inbound, 0, text, lang, False)
         try:
-            await channel.send(_outbound(inbound, 0, text, lang, False))
+            await channel.send(replace(outbound, key=f"{outbound.key}/{about}") if about else outbound)
         except SendError as error:
             logger.warning("Could not tell the person why message %s got no answer: %s", inbound.id, error)
 

@@ -11,7 +11,7 @@ from functools import partial
 from gateway.clock import Clock
 from gateway.errors import Busy, StoreError
 from gateway.lanes import Lanes
-from gateway.sessions.session import Lifetime, Session
+from gateway.sessions.session import Session
 from gateway.stores.base import SessionStore
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,11 @@ class Expiry:
         *,
         sessions: SessionStore,
         lanes: Lanes,
-        lifetime: Lifetime,
         clock: Clock,
         farewell: Callable[[Session], Awaitable[None]] | None,
     ) -> None:
         self._sessions = sessions
         self._lanes = lanes
-        self._lifetime = lifetime
         self._clock = clock
         self._farewell = farewell
         self._earlier = asyncio.Event()
@@ -89,10 +87,9 @@ class Expiry:
 
     async def _end(self, key: str, done: asyncio.Event) -> None:
         try:
-            session = await self._sessions.load(key)
-            if session is None or not self._lifetime.is_over(session, self._clock.now()):
+            session = await self._sessions.take_ended(key, self._clock.now())
+            if session is None:
                 return
-            await self._sessions.drop(key)
             self.ended += 1
             logger.info("Session %s ended.", key, extra={"action": "session_ended"})
             if self._farewell is not None:

@@ -1,4 +1,4 @@
-"""Order inside a conversation, many conversations beside each other, bounded, and nothing left behind."""
+"""Order inside a conversation, many conversations beside each other, bounded, fair, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gateway.clock import Clock
 from gateway.errors import Busy
+from gateway.places import Places
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Lane:
     """The jobs of one conversation; exists only while there are some."""
 
-    __slots__ = ("jobs", "running", "stopped", "task")
+    __slots__ = ("jobs", "running", "since", "stopped", "task")
 
     def __init__(self) -> None:
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[tuple[Job, str]] = deque()
         self.task: asyncio.Task[None] | None = None
         self.running = False
         self.stopped = False
+        self.since = 0.0
 
 
 class Lanes:
     """One lane per key: its jobs run one after the other, in the order they entered.
 
-    At most `max_running` jobs run at once over all lanes; waiting lanes get their turn in the order in which they became ready.
-    A job must not raise (a lane survives if it does, and says so in the log).
+    At most `max_running` jobs run at once over all lanes; free places go round the owners of the waiting jobs. A job must not raise
+    (a lane survives if it does, and says so in the log).
     """
 
     def __init__(self, *, max_waiting_per_lane: int = 20, max_waiting: int = 2000, max_running: int = 500) -> None:
         self._lanes: dict[str, _Lane] = {}
         self._max_waiting_per_lane = max_waiting_per_lane
         self._max_waiting = max_waiting
-        self._places = asyncio.Semaphore(max_running)
+        self._places = Places(max_running)
         self._waiting = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -53,7 +56,18 @@ class Lanes:
         """How many jobs wait, over all lanes."""
         return self._waiting
 
-    def enter(self, key: str, job: Job, *, force: bool = False) -> None:
+    def ahead(self, key: str) -> int:
+        """How many jobs of this lane, the running one included, a job that enters now has before it; in a crowded house at least one."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            return len(self._places) + 1 if self._places.crowded else 0
+        return len(lane.jobs) + lane.running
+
+    def running_since(self) -> dict[str, float]:
+        """For each lane whose job runs: when it began, on the event loop's clock. For the watchdog."""
+        return {key: lane.since for key, lane in self._lanes.items() if lane.running}
+
+    def enter(self, key: str, job: Job, *, owner: str = "", force: bool = False) -> None:
         """Line `job` up in its lane. Raises Busy when the lane or the whole is full; `force` (for turns of an earlier run) ignores that."""
         lane = self._lanes.get(key)
         ahead = len(lane.jobs) if lane else 0
@@ -65,7 +79,7 @@ class Lanes:
             lane = self._lanes[key] = _Lane()
             self._empty.clear()
             lane.task = asyncio.create_task(self._work(key, lane), name=f"lane {key}")
-        lane.jobs.append(job)
+        lane.jobs.append((job, owner))
         self._waiting += 1
 
     def stop(self, key: str) -> bool:
@@ -81,8 +95,26 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None or not lane.stopped or lane.task is None:
             return False
+        lane.stopped = False
         lane.task.uncancel()
         return True
+
+    async def unstopped(self, key: str, work: Awaitable[T]) -> T:
+        """Inside a job: the result of `work`, which `stop` must not tear apart. Only the end of the process does."""
+        task = asyncio.ensure_future(work)
+        while True:
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if not self.was_stopped(key):
+                    task.cancel()
+                    raise
+
+    def abandon(self, key: str) -> None:
+        """Cancel a lane with all its jobs: another process works on this conversation now."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane.task is not None:
+            lane.task.cancel()
 
     async def settle(self, clock: Clock, timeout_s: float) -> int:
         """Wait until all lanes are empty, at most `timeout_s`; then cancel what still runs. Returns how many jobs were given up."""
@@ -101,7 +133,7 @@ class Lanes:
     async def _work(self, key: str, lane: _Lane) -> None:
         try:
             while lane.jobs:
-                async with self._places:
+                async with self._places.place(lane.jobs[0][1]):
                     await self._run_next(key, lane)
         finally:
             self._waiting -= len(lane.jobs)
@@ -110,10 +142,11 @@ class Lanes:
                 self._empty.set()
 
     async def _run_next(self, key: str, lane: _Lane) -> None:
-        job = lane.jobs.popleft()
+        job, _ = lane.jobs.popleft()
         self._waiting -= 1
         lane.running = True
         lane.stopped = False
+        lane.since = asyncio.get_running_loop().time()
         try:
             await job()
         except Exception:  # a lane must survive a broken job, or its conversation is dead for good

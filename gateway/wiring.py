@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,10 +23,15 @@ from gateway.errors import ConfigError
 from gateway.expiry import Expiry
 from gateway.intake import Intake
 from gateway.lanes import Lanes
+from gateway.lineup import Lineup, LocalLineup, SharedLineup
+from gateway.merging import MergingLineup
+from gateway.messages import Inbound
 from gateway.parked import Parked
+from gateway.queue_notices import QueueNotices
 from gateway.sessions.scope import Scope
 from gateway.sessions.session import Lifetime
 from gateway.stores.base import Store
+from gateway.stores.patient import PatientLedger
 from gateway.watch.health import HealthPages
 from gateway.watch.metrics import Metrics
 
@@ -44,6 +49,7 @@ class House:
     backend: Backend
     store: Store
     dispatch: Dispatch
+    lineup: Lineup
     lanes: Lanes
     expiry: Expiry
     face: HttpFace
@@ -76,14 +82,16 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     queue = config.queue
     lanes = Lanes(max_waiting_per_lane=queue.per_conversation, max_waiting=queue.total, max_running=queue.running)
     parked = Parked(store.shelf, clock)
+    ledger = PatientLedger(store.ledger, clock)
     intake = Intake(max_chars=config.answering.max_message_chars)
-    delivery = Delivery(channels=channels, ledger=store.ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
+    delivery = Delivery(channels=channels, ledger=ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
     farewell = delivery.farewell if config.sessions.farewell else None
-    expiry = Expiry(sessions=store.sessions, lanes=lanes, lifetime=lifetime, clock=clock, farewell=farewell)
+    expiry = Expiry(sessions=store.sessions, lanes=lanes, clock=clock, farewell=farewell)
+    lineup = _lineup(config, store, lanes, channels, clock)
     commands = Commands(
         ledger=store.ledger,
         sessions=store.sessions,
-        stop=lanes.stop,
+        stop=lineup.stop,
         scope=scope,
         lifetime=lifetime,
         clock=clock,
@@ -94,7 +102,7 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     answering = Answering(
         backend=backend,
         sessions=store.sessions,
-        ledger=store.ledger,
+        ledger=ledger,
         commands=commands,
         parked=parked,
         intake=intake,
@@ -107,10 +115,12 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     dispatch = Dispatch(
         clock=clock,
         intake=intake,
-        ledger=store.ledger,
+        ledger=ledger,
         lanes=lanes,
+        lineup=lineup,
         answering=answering,
         delivery=delivery,
+        patience=QueueNotices(delivery=delivery, clock=clock, after_s=queue.notice_after_s, language=answering.language),
         notice=metrics.notice,
         max_replay_age=timedelta(seconds=config.answering.max_replay_age_s),
     )
@@ -121,6 +131,7 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     for path, page in (("/healthz", pages.healthz), ("/readyz", pages.readyz), ("/metrics", pages.metrics)):
         face.mount(path, page)
     return House(
+        lineup=lineup,
         channels=channels,
         open_channels=list(channels.values()),
         backend=backend,
@@ -131,6 +142,31 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
         face=face,
         pages=pages,
     )
+
+
+def _lineup(config: Config, store: Store, lanes: Lanes, channels: Mapping[str, Channel], clock: Clock) -> Lineup:
+    if store.mailboxes is not None:
+        return SharedLineup(
+            mailboxes=store.mailboxes,
+            bulletin=store.bulletin,
+            lanes=lanes,
+            clock=clock,
+            per_lane=config.queue.per_conversation,
+            total=config.queue.total,
+            showable=lambda: [name for name, channel in channels.items() if channel.can_show()],
+        )
+    window_s = config.sessions.merge_window_ms / 1000
+    if not window_s:
+        return LocalLineup(ledger=store.ledger, lanes=lanes, clock=clock)
+    alone = {word.casefold() for word in config.sessions.clear_words}
+
+    def mergeable(inbound: Inbound) -> bool:
+        """Plain words on a channel where nobody holds a request open for this very message."""
+        text = inbound.text
+        waits = channels[inbound.address.channel].limits.idempotent
+        return bool(text) and not waits and not text.startswith(config.commands.prefixes) and text.casefold() not in alone
+
+    return MergingLineup(ledger=store.ledger, lanes=lanes, clock=clock, window_s=window_s, mergeable=mergeable)
 
 
 def lifetime_of(config: Config) -> Lifetime:
@@ -169,6 +205,10 @@ async def open_store(config: Config, *, alone: bool = False) -> Store:
         from gateway.stores.sqlite import SQLiteStore
 
         return await SQLiteStore.open(store_path(config), durability=config.store.durability, alone=alone)
+    if scheme in ("redis", "rediss", "redis+sentinel"):
+        from gateway.stores.redis import RedisStore
+
+        return await RedisStore.open(config.store.url, connect_timeout_s=config.store.connect_timeout_s)
     raise ConfigError(f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH and memory://")
 
 

@@ -80,7 +80,7 @@ async def test_a_redelivered_message_is_answered_once(start: StartTalk) -> None:
 
 
 async def test_messages_of_one_person_are_answered_in_order_and_others_do_not_wait(start: StartTalk) -> None:
-    talk = await start()
+    talk = await start(queue={"notice_after_s": None})
     talk.backend.will_say("slow", after_s=100, to="first")
     await talk.channel.say("first", sender="ann")
     await talk.channel.say("second", sender="ann")

@@ -138,6 +138,7 @@ async def test_stop_ends_the_running_answer_frees_the_model_and_overtakes_the_qu
     talk.backend.release()
     await talk.channel.wait_for(2)
     assert talk.channel.texts[-1] == "ANS:你好"
+    await talk.clock.settle()
     assert await talk.ask("/stop") == SENTENCES["nothing_to_stop"].zh
 
 
