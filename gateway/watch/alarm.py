@@ -31,7 +31,7 @@ class Alarm:
     """One message when a trouble begins, one when it is over. A trouble that comes back soon is not told again before its time.
 
     The admins are tried in order, first those on channels without trouble, until one message was taken. When nobody can be told,
-    that is logged once as an error, and tried again every `again_s` and as soon as an admin writes.
+    that is logged once as an error, and tried again every `retry_s` seconds and as soon as an admin writes.
     """
 
     def __init__(
@@ -88,22 +88,16 @@ class Alarm:
         self._over = {trouble.key: (trouble, at) for trouble, at in ended}
         if not begun and not ended:
             return False
-        if not self._admins.admins:
-            await self._note_told(begun)
-            return False
-        if not await self._tell(begun, ended):
+        if self._admins.admins and not await self._tell(begun, ended):
             self._complain(begun)
             return False
-        await self._note_told(begun)
-        return True
-
-    async def _note_told(self, begun: Sequence[Trouble]) -> None:
+        for trouble, _ in ended:
+            self._over.pop(trouble.key, None)
+            await self._told.over(trouble.key)
         for trouble in begun:
-            await self._told.told(trouble.key)
             self._in_vain.discard(trouble.key)
-        for key in self._over:
-            await self._told.over(key)
-        self._over = {}
+            await self._told.told(trouble.key)
+        return bool(self._admins.admins)
 
     async def _tell(self, begun: Sequence[Trouble], ended: Sequence[tuple[Trouble, datetime]]) -> bool:
         self._serial += 1
