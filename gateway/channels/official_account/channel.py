@@ -13,15 +13,18 @@ from starlette.types import Receive, Scope, Send
 from gateway.channels.base import Admission, Admitted, Channel, ChannelLimits, Deliver, Markup, Receipt
 from gateway.channels.http_face import BodyRefused, HttpFace
 from gateway.channels.official_account.compose import ACK, MAX_REPLY_BYTES, hint_bytes, text_reply, with_hint
-from gateway.channels.official_account.deadline import KEEP_S, MAX_TURNS, Ladder, Turn, TurnBook
+from gateway.channels.official_account.deadline import KEEP_S, MAX_TURNS, Ladder, TurnBook
+from gateway.channels.official_account.elsewhere import Elsewhere, Word
 from gateway.channels.official_account.envelope import BadEnvelope, BrokenXml, Envelope, ForbiddenXml
 from gateway.channels.official_account.origin import MAX_SKEW_S, Encryption, Origin, chosen_encryption
 from gateway.channels.official_account.parse import Event, Received, read, to_inbound
 from gateway.channels.official_account.request import HeldRequest
+from gateway.channels.official_account.turn import Turn, TurnState
 from gateway.checkup import Finding, Health
 from gateway.clock import Clock
 from gateway.errors import ConfigError, SendRefused, StoreError
 from gateway.messages import Inbound, Outbound
+from gateway.stores.base import Bulletin, Shelf
 from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
@@ -46,8 +49,13 @@ class OfficialAccountChannel(Channel):
         attempt_s: float = 4.5,
         window_s: float = 5.0,
         max_skew_s: float = MAX_SKEW_S,
+        shelf: Shelf | None = None,
+        bulletin: Bulletin | None = None,
     ) -> None:
-        """`encryption` is safe when there is a key and plain when not. Raises ConfigError, naming the key of the configuration."""
+        """`encryption` is safe when there is a key and plain when not. Raises ConfigError, naming the key of the configuration.
+
+        `shelf` and `bulletin` of a store that several processes share: WeChat's attempts may then reach any of them. Both or none.
+        """
         if not token:
             raise ConfigError("token is empty: anybody could write in WeChat's name. Set the Token of the platform's server configuration.")
         keys = [key for key in (encoding_aes_key, previous_encoding_aes_key) if key]
@@ -68,16 +76,17 @@ class OfficialAccountChannel(Channel):
         self._face = face
         self._clock = clock
         self._ladder = Ladder(window_s=window_s, attempt_s=attempt_s)
-        self._book = TurnBook(clock=clock, ladder=self._ladder)
+        self._elsewhere = Elsewhere(channel=name, shelf=shelf, bulletin=bulletin, clock=clock) if shelf and bulletin else None
+        self._book = TurnBook(clock=clock, ladder=self._ladder, elsewhere=self._elsewhere)
         self._events: OrderedDict[tuple[str, str, str, str], float] = OrderedDict()
         self._deliver: Deliver | None = None
         self._mounted = False
+        self._hearing: set[asyncio.Task[None]] = set()
 
     async def run(self, deliver: Deliver) -> None:
         self._deliver = deliver
         if not self._mounted:
-            self._face.mount(f"/official_account/{self.name}", self._serve)
-            self._mounted = True
+            self._mount()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -92,7 +101,7 @@ class OfficialAccountChannel(Channel):
             reply = text_reply(to_user=token["to_user"], from_user=token["from_user"], created=token["created"], text=text)
         except (KeyError, ValueError) as error:
             raise SendRefused(f"the ticket of {outbound.key} is not one of this channel: {error}") from error
-        await self._book.show(turn_id, reply, age_s=(self._clock.now() - first_seen).total_seconds())
+        await self._book.show(turn_id, reply, age_s=(self._clock.now() - first_seen).total_seconds(), keep=outbound.more)
         return Receipt(turn_id)
 
     def health(self) -> Health:
@@ -113,6 +122,22 @@ class OfficialAccountChannel(Channel):
 
     async def aclose(self) -> None:
         await self._book.hang_up()
+        for task in self._hearing:
+            task.cancel()
+        await asyncio.gather(*self._hearing, return_exceptions=True)
+
+    def _mount(self) -> None:
+        self._face.mount(f"/official_account/{self.name}", self._serve)
+        if self._elsewhere is not None:
+            self._elsewhere.listen(self._on_word)
+        self._mounted = True
+
+    def _on_word(self, word: Word) -> None:
+        if self._book.find(word.turn) is None:
+            return
+        task = asyncio.create_task(self._book.hear(word), name=f"news of {word.turn}")
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever happens inside, WeChat gets an answer of ours or a closed connection; a 5xx would be shown to the follower."""
@@ -160,6 +185,7 @@ class OfficialAccountChannel(Channel):
         if turn is None:
             await self._take_in(request, received, late_s=self._late_by(int(query["timestamp"]), received))
         else:
+            await self._ask_again(turn, received)
             await self._hold(turn, request, received)
 
     async def _shrug(self, request: HeldRequest, error: BrokenXml) -> None:
@@ -170,8 +196,7 @@ class OfficialAccountChannel(Channel):
         if self._deliver is None:
             return
         turn = self._book.begin(received.id, late_s=late_s)
-        first_seen = self._clock.now() - timedelta(seconds=late_s)
-        inbound = to_inbound(received, channel=self.name, account=self._app_id, first_seen=first_seen, answerable_s=self._ladder.over_s)
+        inbound = self._inbound(received, late_s=late_s)
         try:
             admitted = await self._deliver(inbound)
             turn.admitted = True
@@ -181,21 +206,51 @@ class OfficialAccountChannel(Channel):
         finally:
             if not turn.admitted:
                 await self._book.abandon(turn)
+        if admitted.admission is Admission.DUPLICATE:
+            self._book.join(turn, late_s=self._late_since(admitted.accepted_at, received))
         await self._note(turn, inbound, received, admitted)
         await self._hold(turn, request, received)
+
+    async def _ask_again(self, turn: Turn, received: Received) -> None:
+        """A further attempt at a turn without an answer here: it may have been given in another process, to a connection that broke."""
+        if self._elsewhere is None or self._deliver is None or turn.state is not TurnState.RUNNING or turn.reply is not None:
+            return
+        inbound = self._inbound(received, late_s=0.0)
+        try:
+            await self._note(turn, inbound, received, await self._deliver(inbound))
+        except StoreError as error:
+            logger.warning("Channel %s cannot see whether message %s was answered: %s", self.name, received.id, error)
 
     async def _note(self, turn: Turn, inbound: Inbound, received: Received, admitted: Admitted) -> None:
         if admitted.admission is Admission.IGNORED:
             await self._book.settle(turn, ACK)
-        elif admitted.answer is not None and admitted.answer.pieces:
-            pieces = admitted.answer.pieces
-            text = with_hint(pieces[0], more=len(pieces) > 1, lang=language_of(inbound.text))
+        if admitted.admission is not Admission.DUPLICATE:
+            return
+        await self._book.catch_up(turn)
+        if turn.state is TurnState.RUNNING and turn.reply is None and (text := self._known_answer(inbound, admitted)):
             await self._book.settle(turn, _reply(received, text))
-        elif admitted.admission is Admission.DUPLICATE:
-            turn.began = min(turn.began, self._clock.monotonic() - self._late_by(int(self._clock.now().timestamp()), received))
+
+    def _known_answer(self, inbound: Inbound, admitted: Admitted) -> str:
+        """What was or will be said, as the ledger knows it; empty when it does not."""
+        lang = language_of(inbound.text)
+        if admitted.answer is not None and admitted.answer.pieces:
+            return with_hint(admitted.answer.pieces[0], more=len(admitted.answer.pieces) > 1, lang=lang)
+        if admitted.outcome is not None and self._elsewhere is not None:
+            return say("ended_without_words", lang, reason=admitted.outcome.reason or admitted.outcome.kind.value)
+        return ""
+
+    def _inbound(self, received: Received, *, late_s: float) -> Inbound:
+        first_seen = self._clock.now() - timedelta(seconds=late_s)
+        return to_inbound(received, channel=self.name, account=self._app_id, first_seen=first_seen, answerable_s=self._ladder.over_s)
 
     async def _hold(self, turn: Turn, request: HeldRequest, received: Received) -> None:
         await self._book.hold(turn, request, lambda: _reply(received, say("placeholder", language_of(received.fields.get("Content", "")))))
+
+    def _late_since(self, accepted_at: datetime | None, received: Received) -> float:
+        """Seconds since the first attempt of a message that was taken in before, by this process' forerunner or by another one."""
+        if accepted_at is None:
+            return self._late_by(int(self._clock.now().timestamp()), received)
+        return self._ladder.late_s((self._clock.now() - accepted_at).total_seconds())
 
     def _late_by(self, at: int, received: Received) -> float:
         """Seconds since the platform's first attempt, for a message that we meet at a later one (we were away).

@@ -6,12 +6,11 @@ request whose answer is not ready is held until WeChat cuts it, and only the las
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol
+from dataclasses import dataclass
 
+from gateway.channels.official_account.elsewhere import Elsewhere, Stand, Word
+from gateway.channels.official_account.turn import Turn, TurnState, Waiting
 from gateway.clock import Clock
 from gateway.errors import TicketExpired
 
@@ -20,22 +19,6 @@ KEEP_S = 600.0
 """A turn is forgotten this long after it began: twice the age up to which a replayed request is taken."""
 MAX_TURNS = 5_000
 """Older turns give way; the ledger still knows them, so a late redelivery is answered from there."""
-
-
-class Waiting(Protocol):
-    """One request that waits for its answer."""
-
-    async def alive(self) -> bool:
-        """Whether the peer is still there and nothing was answered."""
-
-    async def answer(self, reply: str) -> bool:
-        """Write the answer; False when this request is over already."""
-
-    async def until_over(self) -> None:
-        """Return when the peer has gone or the answer was written."""
-
-    async def hang_up(self) -> None:
-        """Close the connection without an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +40,11 @@ class Ladder:
         """An attempt that arrives this late is the last one, whatever was counted."""
         return (ATTEMPTS - 1) * self.window_s - (self.window_s - self.attempt_s)
 
+    def late_s(self, elapsed_s: float) -> float:
+        """How late a further attempt is by the clock of another process: a whole number of windows, should the clocks differ a little."""
+        windows = min(max(round(elapsed_s / self.window_s), 0), ATTEMPTS)
+        return windows * self.window_s
+
     @property
     def placeholder_by_s(self) -> float:
         return (ATTEMPTS - 1) * self.window_s + self.attempt_s
@@ -67,49 +55,17 @@ class Ladder:
         return ATTEMPTS * self.window_s
 
 
-class TurnState(Enum):
-    """Where one message stands with the platform."""
-
-    RUNNING = "running"
-    """No answer was given yet."""
-    ANSWERED = "answered"
-    """The answer was written to an open connection; whoever asks again gets the same one."""
-    PLACEHELD = "placeheld"
-    """The platform was told that the answer comes later."""
-    OVER = "over"
-    """The platform stopped asking before there was an answer."""
-
-
-@dataclass(eq=False, kw_only=True)
-class Turn:
-    """One message and its requests."""
-
-    id: str
-    began: float
-    """On the monotonic clock: when the platform delivered it first."""
-    admitted: bool = False
-    """Whether it is on disk; nothing is answered before."""
-    state: TurnState = TurnState.RUNNING
-    reply: str | None = None
-    """The answer: given when `ANSWERED`, waiting for the next attempt while `RUNNING`."""
-    attempts: int = 0
-    counted_at: float = float("-inf")
-    waiting: set[Waiting] = field(default_factory=set)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when `state` is no longer RUNNING."""
-
-    def become(self, state: TurnState) -> None:
-        self.state = state
-        self.changed.set()
-
-
 class TurnBook:
-    """The turns of the last minutes; joins the requests of one message with its answer. Bounded in number and age."""
+    """The turns of the last minutes; joins the requests of one message with its answer. Bounded in number and age.
 
-    def __init__(self, *, clock: Clock, ladder: Ladder, max_turns: int = MAX_TURNS) -> None:
+    With `elsewhere` the answer may be made in one process and asked for in another; without, both are here.
+    """
+
+    def __init__(self, *, clock: Clock, ladder: Ladder, max_turns: int = MAX_TURNS, elsewhere: Elsewhere | None = None) -> None:
         self._clock = clock
         self._ladder = ladder
         self._max_turns = max_turns
+        self._elsewhere = elsewhere
         self._turns: dict[str, Turn] = {}
 
     def __len__(self) -> int:
@@ -140,6 +96,8 @@ class TurnBook:
     async def hold(self, turn: Turn, request: Waiting, placeholder: Callable[[], str]) -> None:
         """Give `request` the answer, now or when it comes; or the placeholder if it is the last; or hang up when the platform does not."""
         self._count(turn)
+        if turn.attempts > 1 and self._elsewhere is not None:
+            await self._elsewhere.tell(Word(turn=turn.id, stand=Stand.ASKED, attempts=turn.attempts))
         if turn.state is not TurnState.RUNNING or turn.reply is not None:
             await self._answer_at_once(turn, request, placeholder)
             return
@@ -150,27 +108,57 @@ class TurnBook:
                 await request.until_over()
         except TimeoutError:
             if last and turn.admitted:
+                await self.catch_up(turn)
                 await self._answer_at_once(turn, request, placeholder)
             else:
                 await request.hang_up()
         finally:
             turn.waiting.discard(request)
 
-    async def show(self, turn_id: str, reply: str, *, age_s: float) -> None:
-        """Give the answer to the platform: return once it was written to an open connection.
+    async def show(self, turn_id: str, reply: str, *, age_s: float, keep: bool = False) -> None:
+        """Give the answer to the platform: return once it was written to an open connection, in whichever process that is.
 
         `age_s`: seconds since the message was first delivered, for a turn that began before a restart; it then waits for the platform's
-        next attempt. Raises TicketExpired when the platform asks no more.
+        next attempt. `keep`: other processes cannot make this reply again from the ledger. Raises TicketExpired when the platform asks
+        no more.
         """
         turn = self._turns.get(turn_id) or self._resume(turn_id, age_s)
         if turn.state is TurnState.RUNNING:
-            turn.reply = reply
+            turn.reply, turn.worked_here = reply, True
             # One round of the loop: a request whose peer has just gone must leave `waiting` before we write into nothing.
             await self._clock.sleep(0)
             await self._write(turn, reply)
+            await self._offer(turn, keep=keep)
             await self._until_changed(turn)
+        elif turn.state is TurnState.OVER:  # perhaps shown by a process that died before it could say so in the ledger
+            await self.catch_up(turn)
         if turn.state is not TurnState.ANSWERED:
             raise _expired(turn_id)
+
+    def join(self, turn: Turn, *, late_s: float) -> None:
+        """Take up a turn whose first attempt, so long ago, another process met, or this one before it was restarted."""
+        turn.began = min(turn.began, self._clock.monotonic() - late_s)
+        if self._elsewhere is not None and late_s >= self._ladder.window_s:
+            turn.attempts = max(turn.attempts, 1)
+
+    async def catch_up(self, turn: Turn) -> None:
+        """Learn what other processes did with the turn while nobody here knew it, or while their news did not come through."""
+        word = await self._elsewhere.ask(turn.id) if self._elsewhere is not None else None
+        if word is not None:
+            self._believe(turn, word)
+
+    async def hear(self, word: Word) -> None:
+        """Another process has a reply for a turn of ours, or knows how it ended."""
+        turn = self._turns.get(word.turn)
+        if turn is None:
+            return
+        turn.attempts = max(turn.attempts, word.attempts)
+        if turn.state is not TurnState.RUNNING:
+            await self._contradict(turn, word)
+            return
+        self._believe(turn, word)
+        if turn.reply is not None:
+            await self._write(turn, turn.reply)
 
     async def hang_up(self) -> None:
         """Close every connection that still waits; for the end of the gateway."""
@@ -181,7 +169,39 @@ class TurnBook:
     async def _write(self, turn: Turn, reply: str) -> None:
         for request in tuple(turn.waiting):
             if await request.answer(reply):
-                turn.become(TurnState.ANSWERED)
+                await self._end(turn, TurnState.ANSWERED)
+
+    async def _end(self, turn: Turn, state: TurnState) -> None:
+        """The platform was given something here; who made the answer elsewhere waits to hear that."""
+        if turn.state is not TurnState.RUNNING:
+            return
+        turn.become(state)
+        if self._elsewhere is not None and not turn.worked_here:
+            await self._elsewhere.tell(Word(turn=turn.id, stand=Stand(state.value), reply=turn.reply))
+
+    async def _offer(self, turn: Turn, *, keep: bool) -> None:
+        """When no request is open here, another process may hold one, or get the next."""
+        if self._elsewhere is None:
+            return
+        if turn.state is TurnState.RUNNING:
+            await self.catch_up(turn)
+            keep = turn.state is TurnState.RUNNING
+        if keep:
+            stand = Stand.OFFERED if turn.state is TurnState.RUNNING else Stand(turn.state.value)
+            await self._elsewhere.tell(Word(turn=turn.id, stand=stand, reply=turn.reply))
+
+    async def _contradict(self, turn: Turn, word: Word) -> None:
+        """An offer that crossed our placeholder must not stay the last word, or the answer would be shown and parked."""
+        if word.stand is Stand.OFFERED and turn.state is TurnState.PLACEHELD and self._elsewhere is not None:
+            await self._elsewhere.tell(Word(turn=turn.id, stand=Stand.PLACEHELD))
+
+    def _believe(self, turn: Turn, word: Word) -> None:
+        if word.stand in (Stand.OFFERED, Stand.ANSWERED):
+            turn.reply = word.reply if turn.reply is None else turn.reply
+        elif word.stand is not Stand.ASKED:
+            turn.reply = None
+        if word.stand not in (Stand.ASKED, Stand.OFFERED):
+            turn.become(TurnState(word.stand.value))
 
     async def _until_changed(self, turn: Turn) -> None:
         if turn.state is not TurnState.RUNNING:
@@ -190,21 +210,24 @@ class TurnBook:
             async with self._clock.timeout(self._left(turn)):
                 await turn.changed.wait()
         except TimeoutError:
+            await self.catch_up(turn)
             if turn.state is TurnState.RUNNING:
                 turn.reply = None
                 turn.become(TurnState.OVER)
+                if self._elsewhere is not None:
+                    await self._elsewhere.tell(Word(turn=turn.id, stand=Stand.OVER))
 
     async def _answer_at_once(self, turn: Turn, request: Waiting, placeholder: Callable[[], str]) -> None:
         if not await request.alive():
             return
         reply, state = (turn.reply, TurnState.ANSWERED) if turn.reply is not None else (placeholder(), TurnState.PLACEHELD)
-        if await request.answer(reply) and turn.state is TurnState.RUNNING:
-            turn.become(state)
+        if await request.answer(reply):
+            await self._end(turn, state)
 
     def _resume(self, turn_id: str, age_s: float) -> Turn:
-        """A turn from before a restart: the ledger has it, and the platform may ask again."""
+        """A turn from before a restart or from another process: the ledger has it, and the platform may ask again, unless it is over."""
         if age_s >= self._ladder.over_s:
-            raise _expired(turn_id)
+            return Turn(id=turn_id, began=self._clock.monotonic() - age_s, state=TurnState.OVER)
         turn = self.begin(turn_id, late_s=max(age_s, 0.0))
         turn.admitted = True
         return turn
