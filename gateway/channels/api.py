@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from gateway.channels.api_wire import event, headers, respond, while_connected
 from gateway.channels.asking import Ask, BadRequest, Turn, TurnBook, TurnId, ended_turn, read_ask
+from gateway.channels.asking_elsewhere import Elsewhere, News, Stand
 from gateway.channels.base import Admission, Channel, ChannelLimits, Deliver, Markup, Receipt
 from gateway.channels.http_face import BodyRefused, HttpFace, read_body
 from gateway.checkup import Health
 from gateway.clock import Clock
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.errors import ConfigError, StoreError, StoreUnavailable
 from gateway.messages import Address, Inbound, Outbound, ReplyTicket, Text
+from gateway.stores.base import Bulletin
 from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
@@ -27,15 +29,9 @@ logger = logging.getLogger(__name__)
 PATH = "/api/v1/messages"
 KEEP_ALIVE_S = 15.0
 """An SSE comment this often keeps proxies from cutting a quiet stream (nginx cuts after 60 s)."""
-RETRY_AFTER_S = 5
 MAX_OPEN_TURNS = 2_000
 _LAST_WORD_S = 5.0
 """How long a reader that does not read is given for its last event."""
-_STATUS_HEADERS = {
-    401: ((b"www-authenticate", b"Bearer"),),
-    405: ((b"allow", b"POST"),),
-    503: ((b"retry-after", str(RETRY_AFTER_S).encode()),),
-}
 
 
 class _Problem(Exception):
@@ -57,8 +53,12 @@ class ApiChannel(Channel):
 
     limits = ChannelLimits(markup=Markup.MARKDOWN, max_bytes=100_000, grows=True, idempotent=True)
 
-    def __init__(self, name: str, *, tokens: Sequence[str], face: HttpFace, clock: Clock, timeout_s: float = 180.0) -> None:
-        """`timeout_s`: how long one request is held open. Raises ConfigError when there is no token or an empty one."""
+    def __init__(
+        self, name: str, *, tokens: Sequence[str], face: HttpFace, clock: Clock, timeout_s: float = 180.0, bulletin: Bulletin | None = None
+    ) -> None:
+        """`timeout_s`: how long one request is held open. `bulletin` of a store that several processes share: an answer may then be made
+        in another one than where it is waited for. Raises ConfigError when there is no token or an empty one.
+        """
         if not tokens or not all(token.strip() for token in tokens):
             raise ConfigError(f"channels.{name}.tokens needs at least one token, and none may be empty: anybody could ask.")
         self.name = name
@@ -67,6 +67,8 @@ class ApiChannel(Channel):
         self._clock = clock
         self._timeout_s = timeout_s
         self._book = TurnBook()
+        self._elsewhere = Elsewhere(channel=name, bulletin=bulletin) if bulletin else None
+        self._hearing: set[asyncio.Task[None]] = set()
         self._deliver: Deliver | None = None
         self._mounted = False
 
@@ -74,6 +76,8 @@ class ApiChannel(Channel):
         self._deliver = deliver
         if not self._mounted:
             self._face.mount(PATH, self._serve)
+            if self._elsewhere is not None:
+                self._elsewhere.listen(self._on_news)
             self._mounted = True
         try:
             await asyncio.get_running_loop().create_future()
@@ -88,6 +92,7 @@ class ApiChannel(Channel):
             turn.say(f"\n\n{outbound.text}" if turn.words else outbound.text)
             if not outbound.more:
                 turn.end()
+                await self._tell_others(turn_id, turn, outbound.text)
             self._book.let_go(turn_id)
         return Receipt()
 
@@ -99,6 +104,8 @@ class ApiChannel(Channel):
             async for text in texts:
                 turn.say(text)
             turn.end()
+            if turn_id:
+                await self._tell_others(turn_id, turn, turn.text)
         finally:
             turn.growing = False
             if turn_id:
@@ -110,11 +117,54 @@ class ApiChannel(Channel):
 
     async def aclose(self) -> None:
         self._book.break_off()
+        for task in self._hearing:
+            task.cancel()
+        await asyncio.gather(*self._hearing, return_exceptions=True)
 
     def _waiting_for(self, outbound: Outbound) -> TurnId | None:
         """The turn that these words belong to; None for words that answer no message (a farewell)."""
         message = outbound.ticket.token.get("message")
         return (outbound.address.account, message) if message and outbound.key.startswith(f"{self.name}/") else None
+
+    async def _tell_others(self, turn_id: TurnId, turn: Turn, text: str) -> None:
+        """Nobody waits here, or somebody waits elsewhere, too."""
+        if self._elsewhere is not None and (turn.wanted or not turn.followers):
+            await self._elsewhere.tell(turn_id, Stand.ENDED, text)
+
+    def _on_news(self, news: News) -> None:
+        turn = self._book.known(news.turn)
+        if turn is None:
+            return
+        if news.stand is Stand.WANTED:
+            turn.wanted = True
+            if turn.ended and not turn.broken:
+                self._do(self._tell_others(news.turn, turn, turn.text))
+        elif turn.growing or turn.ended:
+            return
+        elif news.text:
+            turn.say(news.text)
+            turn.end()
+        elif turn.message is not None:
+            self._do(self._fetch(turn, turn.message))
+
+    async def _fetch(self, turn: Turn, message: Inbound) -> None:
+        """The recorded answer of a message that another process worked."""
+        if self._deliver is None:
+            return
+        try:
+            admitted = await self._deliver(message)
+        except StoreError as error:
+            logger.warning("Channel %s cannot read the answer to message %s: %s", self.name, message.id, error)
+            return
+        if admitted.answer is not None and not turn.ended:
+            turn.pieces = admitted.answer.pieces
+            turn.say(admitted.answer.text)
+            turn.end()
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=f"news for {self.name}")
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -124,9 +174,9 @@ class ApiChannel(Channel):
             wants_events = ask.stream or "text/event-stream" in request.headers.get("accept", "")
             async with self._followed(account, ask) as turn:
                 work = self._stream(ask, turn, send) if wants_events else self._answer(ask, turn, send)
-                await _while_connected(receive, work)
+                await while_connected(receive, work)
         except _Problem as problem:
-            await _respond(send, problem.status, problem.body)
+            await respond(send, problem.status, problem.body)
 
     def _account(self, request: Request) -> str:
         """Who asks, by the bearer token. Compares with every token, so that time tells nothing."""
@@ -157,17 +207,18 @@ class ApiChannel(Channel):
         turn = self._book.turn(turn_id)
         turn.followers += 1
         try:
-            yield await self._hand_in(account, ask) or turn
+            turn.message = self._inbound(account, ask)
+            yield await self._hand_in(turn.message, ask) or turn
         finally:
             turn.followers -= 1
             self._book.let_go(turn_id)
 
-    async def _hand_in(self, account: str, ask: Ask) -> Turn | None:
+    async def _hand_in(self, message: Inbound, ask: Ask) -> Turn | None:
         """The turn when it is over already; None when its words are still to come."""
         if self._deliver is None:
             raise _Problem(503, "unavailable", "the gateway is starting or stopping; ask again in a moment", id=ask.id)
         try:
-            admitted = await self._deliver(self._inbound(account, ask))
+            admitted = await self._deliver(message)
         except StoreUnavailable:
             logger.warning("Channel %s could not store message %s and refused it.", self.name, ask.id)
             raise _Problem(503, "unavailable", "the message could not be stored; ask again in a moment", id=ask.id) from None
@@ -176,6 +227,8 @@ class ApiChannel(Channel):
         if admitted.outcome is not None:
             sentence = say("ended_without_words", language_of(ask.text), reason=admitted.outcome.reason or admitted.outcome.kind.value)
             return ended_turn(sentence, (sentence,))
+        if admitted.admission is Admission.DUPLICATE and self._elsewhere is not None:
+            await self._elsewhere.tell((message.address.account, message.id), Stand.WANTED)
         return ended_turn("", ()) if admitted.admission is Admission.IGNORED else None
 
     def _inbound(self, account: str, ask: Ask) -> Inbound:
@@ -200,17 +253,17 @@ class ApiChannel(Channel):
             raise _late(ask) from None
         if turn.broken:
             raise _stopping(ask)
-        await _respond(send, 200, {"id": ask.id, "text": turn.text, "pieces": list(turn.pieces or filter(None, (turn.text,)))})
+        await respond(send, 200, {"id": ask.id, "text": turn.text, "pieces": list(turn.pieces or filter(None, (turn.text,)))})
 
     async def _stream(self, ask: Ask, turn: Turn, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _headers(b"text/event-stream")})
+        await send({"type": "http.response.start", "status": 200, "headers": headers(b"text/event-stream")})
         try:
             async with self._clock.timeout(self._timeout_s):
                 await self._deltas(turn, send)
         except TimeoutError:
-            last = _event("error", _late(ask).body)
+            last = event("error", _late(ask).body)
         else:
-            last = _event("error", _stopping(ask).body) if turn.broken else _event("done", {"id": ask.id, "text": turn.text})
+            last = event("error", _stopping(ask).body) if turn.broken else event("done", {"id": ask.id, "text": turn.text})
         with suppress(TimeoutError):  # a reader that does not read misses it
             async with self._clock.timeout(_LAST_WORD_S):
                 await send({"type": "http.response.body", "body": last})
@@ -226,26 +279,7 @@ class ApiChannel(Channel):
                 continue
             words, seen = "".join(turn.words[seen:]), len(turn.words)
             if words:
-                await send({"type": "http.response.body", "body": _event("delta", {"text": words}), "more_body": True})
-
-
-async def _while_connected(receive: Receive, work: Awaitable[None]) -> None:
-    """Do `work` until the peer hangs up. What it waited for goes on without it."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_hung_up(receive), name="api peer")
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+                await send({"type": "http.response.body", "body": event("delta", {"text": words}), "more_body": True})
 
 
 def _late(ask: Ask) -> _Problem:
@@ -254,18 +288,3 @@ def _late(ask: Ask) -> _Problem:
 
 def _stopping(ask: Ask) -> _Problem:
     return _Problem(503, "unavailable", "the gateway is stopping; ask again with the same id to fetch the answer", id=ask.id)
-
-
-async def _respond(send: Send, status: int, body: object) -> None:
-    content = json.dumps(body, ensure_ascii=False).encode()
-    headers = [*_headers(b"application/json"), (b"content-length", str(len(content)).encode()), *_STATUS_HEADERS.get(status, ())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
-
-
-def _headers(content_type: bytes) -> list[tuple[bytes, bytes]]:
-    return [(b"content-type", content_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-
-
-def _event(kind: str, data: object) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

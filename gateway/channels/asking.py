@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from gateway.messages import Inbound
+
 MAX_NAME_CHARS = 128
 KEEP_ENDED = 500
 """Turns remembered after their end, for those who ask again for a sentence that is not in the ledger (busy, failed)."""
@@ -102,6 +104,10 @@ class Turn:
         """The gateway stops before the answer is there; it will be made at the next start."""
         self.growing = False
         self.followers = 0
+        self.wanted = False
+        """Somebody follows it in another process."""
+        self.message: Inbound | None = None
+        """What was asked, when somebody asked here."""
         self._news = asyncio.Event()
 
     @property
@@ -157,6 +163,10 @@ class TurnBook:
     def turn(self, turn_id: TurnId) -> Turn:
         """The turn as far as it is known, else a new one."""
         return self._open.get(turn_id) or self._ended.get(turn_id) or self._open.setdefault(turn_id, Turn())
+
+    def known(self, turn_id: TurnId) -> Turn | None:
+        """The turn if somebody follows it here, it grows here, or it ended here lately."""
+        return self._open.get(turn_id) or self._ended.get(turn_id)
 
     def let_go(self, turn_id: TurnId) -> None:
         """Somebody stopped following or the turn ended: keep what somebody may still ask for."""
