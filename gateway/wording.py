@@ -120,8 +120,8 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "trouble_needs_person": Sentence("渠道 {part} 需要人工处理", "Channel {part} needs a person"),
     "help_needs_person": Sentence(
-        "如需登录请运行 gateway sign-in；其他原因请修复后重启网关。",
-        "For a sign-in run gateway sign-in; otherwise repair the cause and restart the gateway.",
+        "要登录就按详情里的提示扫码；其他原因请修复后重启网关。",
+        "For a sign-in scan the code that the details name; otherwise repair the cause and restart the gateway.",
     ),
     "trouble_silent": Sentence("渠道 {part} 看起来正常，却没有收到消息", "Channel {part} looks well but hears nothing"),
     "help_silent": Sentence(

@@ -23,7 +23,7 @@ SIGN_IN = "needs sign-in"
 _REPAIRS = {
     TroubleKind.CHANNEL_DOWN: "Look at the network and at the channel's credentials: gateway doctor.",
     TroubleKind.CHANNEL_FLAPS: "Look at the network and its proxies, and for a second gateway on the same account.",
-    TroubleKind.NEEDS_PERSON: "Repair what the cause names, then restart; for a sign-in: gateway sign-in.",
+    TroubleKind.NEEDS_PERSON: "For a sign-in scan the code that the cause names; otherwise repair the cause and restart the gateway.",
 }
 
 

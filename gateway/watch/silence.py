@@ -150,12 +150,15 @@ class SilenceWatch(Watch):
         """Once: what was learned before the last restart. A rhythm that cannot be read is learned anew."""
         if self._loaded:
             return
+        try:
+            texts = {name: await self._shelf.get(_shelf_name(name), self._clock.now()) for name in self._ears}
+        except StoreError:  # its own watch reports that; it is tried again at the next look
+            return
         self._loaded = True
-        for name, ear in self._ears.items():
+        for name, text in texts.items():
             try:
-                text = await self._shelf.get(_shelf_name(name), self._clock.now())
-                ear.rhythm = Rhythm.from_json(text) if text else ear.rhythm
-            except (StoreError, ValueError, KeyError, TypeError) as error:
+                self._ears[name].rhythm = Rhythm.from_json(text) if text else Rhythm()
+            except (ValueError, KeyError, TypeError) as error:
                 logger.warning("The rhythm of channel %s cannot be read and is learned anew: %s", name, error)
 
     async def _save(self) -> None:
