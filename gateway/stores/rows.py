@@ -75,16 +75,16 @@ def accepted_columns(inbound: Inbound, now: datetime) -> tuple[Column, ...]:
         text_column(address.account),
         text_column(address.sender),
         time_column(now),
-        _json_column(inbound_to_json(inbound)),
+        json_column(inbound_to_json(inbound)),
     )
 
 
 def answer_column(answer: Answer) -> Column:
-    return _json_column({"text": answer.text, "pieces": answer.pieces})
+    return json_column({"text": answer.text, "pieces": answer.pieces})
 
 
 def session_column(session: Session) -> Column:
-    return _json_column(session_to_json(session))
+    return json_column(session_to_json(session))
 
 
 def column_session(column: bytes) -> Session:
@@ -121,10 +121,10 @@ def stand_in(row: Row) -> TurnRecord:
 def stand_in_columns(record: TurnRecord) -> tuple[Column, ...]:
     """`stand_in` for the columns accepted_at, inbound, closed_at, reason, detail."""
     accepted = time_column(record.accepted_at)
-    return accepted, _json_column(inbound_to_json(record.inbound)), accepted, UNREADABLE.reason, UNREADABLE.detail
+    return accepted, json_column(inbound_to_json(record.inbound)), accepted, UNREADABLE.reason, UNREADABLE.detail
 
 
-def _json_column(data: Mapping[str, Any]) -> Column:
+def json_column(data: Mapping[str, Any]) -> Column:
     return text_column(_encode(data))
 
 

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from redis_server import a_prefix, shared_url
+
 from gateway.messages import Address, Inbound, Mention, Quote, ReplyTicket, Text, Unsupported
 from gateway.stores.base import Store
 from gateway.stores.memory import MemoryStore
+from gateway.stores.redis import RedisStore
 from gateway.stores.sqlite import SQLiteStore
 from gateway.testing.ledger import FragileStore
 
@@ -27,6 +30,10 @@ async def _sqlite_power(folder: Path) -> Store:
     return await SQLiteStore.open(folder / "data" / "gateway.db", durability="power")
 
 
+async def _redis(folder: Path) -> Store:
+    return await RedisStore.open(shared_url(), prefix=a_prefix())
+
+
 async def _fragile(folder: Path) -> Store:
     return FragileStore(MemoryStore())
 
@@ -35,6 +42,7 @@ STORES: dict[str, Callable[[Path], Awaitable[Store]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "sqlite-power": _sqlite_power,
+    "redis": _redis,
     "fragile": _fragile,
 }
 
