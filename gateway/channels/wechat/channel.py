@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.channels.base import Admission, Admitted, Channel, ChannelLimits, Deliver, Markup, Receipt
 from gateway.channels.wechat.compose import compose
+from gateway.channels.wechat.seat import Seat
 from gateway.channels.wechat.transport import Transport
 from gateway.checkup import Finding, Health
+from gateway.errors import ChannelError, SendLater, StoreUnavailable
 from gateway.messages import Inbound, Outbound, Quote, Text
 
 MAX_BYTES = 3600
@@ -18,6 +21,7 @@ MENTION_RESERVE_BYTES = 128
 """For `@name` in front of a group answer; WeChat names have at most 32 characters."""
 
 EVERYBODY = "*"
+ELSEWHERE = "held by another process"
 
 
 class WeChatChannel(Channel):
@@ -33,11 +37,13 @@ class WeChatChannel(Channel):
         group_on_mention: bool = True,
         group_allow: Sequence[str] = (EVERYBODY,),
         max_bytes: int = MAX_BYTES,
+        seat: Seat | None = None,
     ) -> None:
         """`private_prefix`: when not empty, private messages are answered only if they begin with one of these, which is cut off.
 
         `reply_prefix` stands on a line of its own above private answers. `group_on_mention`: False answers everything that is said
         in an allowed group. `group_allow`: names of groups, `*` for all; a group whose name is not unique is only covered by `*`.
+        `seat`: where several processes share a store, only the one that sits there hears and speaks; the others wait to take over.
         """
         self.name = name
         self._transport = transport
@@ -45,28 +51,60 @@ class WeChatChannel(Channel):
         self._reply_prefix = reply_prefix
         self._group_on_mention = group_on_mention
         self._group_allow = frozenset(group_allow)
+        self._seat = seat
         reserve = max(MENTION_RESERVE_BYTES, len(reply_prefix.encode()) + 1)
         self.limits = ChannelLimits(markup=Markup.PLAIN, max_bytes=max_bytes - reserve)
 
     async def run(self, deliver: Deliver) -> None:
         async def by_the_rules(inbound: Inbound) -> Admitted:
+            if not self.can_show():  # the transport keeps the message, and with it its place in the account's news
+                raise StoreUnavailable(f"the account is {ELSEWHERE}")
             allowed = self._by_the_rules(inbound)
             return await deliver(allowed) if allowed is not None else Admitted(Admission.IGNORED)
 
-        await self._transport.run(by_the_rules)
+        if self._seat is None:
+            await self._transport.run(by_the_rules)
+            return
+        while True:
+            await self._seat.sit()
+            await self._hear_while_seated(self._seat, by_the_rules)
 
     async def send(self, outbound: Outbound) -> Receipt:
+        if not self.can_show():
+            raise SendLater(f"the WeChat account is {ELSEWHERE}", retry_after_s=5)
         text = compose(outbound, reply_prefix=self._reply_prefix)
         return Receipt(await self._transport.send_text(outbound.address, outbound.ticket, text))
 
+    def can_show(self) -> bool:
+        return self._seat is None or self._seat.held
+
     def health(self) -> Health:
-        return self._transport.health()
+        """Waiting for the seat is as it should be: another process hears."""
+        return self._transport.health() if self.can_show() else Health(True, ELSEWHERE)
 
     async def checkup(self) -> list[Finding]:
         return await self._transport.checkup()
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+        if self._seat is not None:
+            await self._seat.leave()
+
+    async def _hear_while_seated(self, seat: Seat, deliver: Deliver) -> None:
+        """Until the seat is lost. When hearing ends for good somebody must repair it: another process may have more luck."""
+        hearing = asyncio.create_task(self._transport.run(deliver), name=f"hearing of {self.name}")
+        losing = asyncio.create_task(seat.lost(), name=f"seat of {self.name}")
+        try:
+            await asyncio.wait((hearing, losing), return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                hearing.result()
+        except ChannelError:
+            await seat.leave()
+            raise
+        finally:
+            for task in (hearing, losing):
+                task.cancel()
+            await asyncio.gather(hearing, losing, return_exceptions=True)
 
     def _by_the_rules(self, inbound: Inbound) -> Inbound | None:
         """The message as the operator wants it heard; None from a group that is not allowed."""

@@ -21,7 +21,7 @@ from gateway.channels.wechat.compose import receiver
 from gateway.channels.wechat.friend_requests import FriendRequests
 from gateway.channels.wechat.introductions import Introductions
 from gateway.channels.wechat.itchat_door import OFFICIAL_BASE_URL, Batch, ItchatDoor
-from gateway.channels.wechat.login_state import LoginFile, SavedLogin
+from gateway.channels.wechat.login_state import FileLogins, Logins, SavedLogin
 from gateway.channels.wechat.parse import FRIEND_REQUEST, UnreadableMessage, WebMessage, parse, read
 from gateway.channels.wechat.patience import Patience
 from gateway.channels.wechat.people import People
@@ -30,7 +30,7 @@ from gateway.channels.wechat.threads import in_thread
 from gateway.channels.wechat.transport import SessionEnded, Transport, Unreachable
 from gateway.checkup import Finding, Health
 from gateway.clock import Clock
-from gateway.errors import ChannelError, SendError, SendLater, SendRefused, StoreUnavailable
+from gateway.errors import ChannelError, SendError, SendLater, SendRefused, StoreError, StoreUnavailable
 from gateway.messages import Address, Inbound, ReplyTicket
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class ItchatTransport(Transport):
         clock: Clock,
         sign_in: SignIn,
         state_file: Path,
+        logins: Logins | None = None,
         base_url: str | None = None,
         aliases: Sequence[str] = (),
         friend_requests: FriendRequests | None = None,
@@ -77,7 +78,9 @@ class ItchatTransport(Transport):
         push_tries: int = 4,
         first_pause_s: float = 1,
     ) -> None:
-        """`base_url` stands in for https://login.weixin.qq.com and holds for all itchat accounts of this process.
+        """`logins` says where the login is kept instead of in `state_file`.
+
+        `base_url` stands in for https://login.weixin.qq.com and holds for all itchat accounts of this process.
 
         `aliases`: further names that call the bot in groups. `friend_requests`: None leaves them to the owner.
         `blocked_within_s`: a login that ends sooner was blocked and is never retried. `first_pause_s`: the first of the doubling waits.
@@ -85,7 +88,7 @@ class ItchatTransport(Transport):
         self._channel = channel
         self._clock = clock
         self._sign_in = sign_in
-        self._file = LoginFile(state_file)
+        self._logins = logins or FileLogins(state_file)
         self._base_url = base_url or OFFICIAL_BASE_URL
         self._aliases = tuple(aliases)
         self._friend_requests = friend_requests
@@ -100,6 +103,7 @@ class ItchatTransport(Transport):
 
     async def run(self, deliver: Deliver) -> None:
         logger.warning("%s", BAN_RISK)
+        self._state.people = None  # of an earlier run: ids change with the login
         try:
             await self._call(self._door.open)
             await self._come_in()
@@ -130,7 +134,10 @@ class ItchatTransport(Transport):
         return Health(not self._state.trouble, self._state.trouble)
 
     async def checkup(self) -> list[Finding]:
-        saved = await in_thread("wechat-checkup", self._file.load)
+        try:
+            saved = await self._logins.load()
+        except StoreError as error:
+            return [Finding("wechat: the saved login can be read", False, str(error))]
         signed_in = Finding("wechat: somebody is signed in", saved is not None, "run `gateway sign-in` and scan the code with the phone")
         return [signed_in, Finding(f"wechat: {BAN_RISK}", True)]
 
@@ -143,7 +150,7 @@ class ItchatTransport(Transport):
 
     async def _come_in(self) -> None:
         """Go on with the saved login; without one, or when WeChat no longer honours it, sign in."""
-        saved = await self._call(self._file.load)
+        saved = await self._load()
         if saved is None or saved.base_url != self._base_url:
             await self._by_code()
             return
@@ -161,7 +168,7 @@ class ItchatTransport(Transport):
         self._state.people = None
         logger.error("%s", end)
         if self._age_s() < self._blocked_within_s:
-            await self._call(self._file.clear)
+            await self._forget()
             raise ChannelError(BLOCKED)
         self._note("signed out by WeChat")
         await self._call(self._door.open)
@@ -190,7 +197,7 @@ class ItchatTransport(Transport):
         try:
             await self._persistently(self._door.enter)
         except SessionEnded as end:
-            await self._call(self._file.clear)
+            await self._forget()
             raise ChannelError(BLOCKED) from end
         await self._meet_people()
         await self._save()
@@ -293,9 +300,25 @@ class ItchatTransport(Transport):
             return
         saved = SavedLogin(base_url=self._base_url, signed_in_at=since, login=self._door.snapshot())
         try:
-            await self._call(partial(self._file.save, saved))
-        except OSError as error:
-            logger.error("The WeChat login cannot be saved in %s (%s); a restart will need a new sign-in", self._file.path, error.strerror)
+            await self._logins.save(saved)
+        except StoreError as error:
+            logger.error("The WeChat login cannot be saved in %s (%s); a restart will need a new sign-in", self._logins.where, error)
+
+    async def _load(self) -> SavedLogin | None:
+        """The saved login, however long its place is away: a new sign-in would cost more than waiting."""
+        patience = Patience(self._first_pause_s)
+        while True:
+            try:
+                return await self._logins.load()
+            except StoreError as error:
+                self._note(f"the saved login cannot be read ({error})")
+                await self._clock.sleep(patience.next_s())
+
+    async def _forget(self) -> None:
+        try:
+            await self._logins.clear()
+        except StoreError as error:
+            logger.error("The WeChat login in %s cannot be forgotten (%s); remove it by hand", self._logins.where, error)
 
     # Inside
 
