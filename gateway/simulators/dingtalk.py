@@ -1,7 +1,7 @@
 """DingTalk on loopback: Stream connections, bot messages and session webhooks, with everything that is known to go wrong.
 
-Rules are those of DingTalk's documents and of what the unmodified SDK 0.24.3 and 0.24.4b1 was seen to need. Not here yet: OpenAPI sends,
-media, cards, HTTP mode.
+Rules are those of DingTalk's documents and of what the unmodified SDK 0.24.3 and 0.24.4b1 was seen to need. OpenAPI sends are in
+`dingtalk_openapi`, custom robots in `dingtalk_robot`, HTTP mode in `dingtalk_callback`. Not here yet: media, cards.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.simulators.base import Simulator
-from gateway.simulators.dingtalk_faults import CONNECT, OPEN, TOKEN, WEBHOOK, Cuttable, DingTalkFaults, Door, cut, faulty_route
+from gateway.simulators.dingtalk_callback import post_callback
+from gateway.simulators.dingtalk_faults import CONNECT, OPEN, WEBHOOK, Cuttable, DingTalkFaults, Door, cut, faulty_route
+from gateway.simulators.dingtalk_openapi import OpenApiSide
 from gateway.simulators.dingtalk_people import REMEMBERED, People, judge, remember
+from gateway.simulators.dingtalk_robot import CustomRobot
 
 CLIENT_ID = "dingsimulated0001"
 CLIENT_SECRET = "simulated-secret-of-dingtalk"  # noqa: S105  (opens nothing but this simulator)
@@ -79,8 +82,17 @@ class DingTalkSimulator(Simulator):
         """msgId of a bot message → messageId of its frame."""
         self.posts: deque[Post] = deque(maxlen=REMEMBERED)
         self.log: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
-        """What happened, in order: (open|refused|connect|close|push|ack|show|pong, id)."""
-        self._people = People(bot_name=bot_name, robot_code=client_id, now=now)
+        """What happened, in order: (open|refused|connect|close|push|ack|show|pong|callback, id)."""
+        self.pushed_at: dict[str, float] = {}
+        """msgId → monotonic time of its first push."""
+        self.answered_at: dict[str, float] = {}
+        """msgId → monotonic time at which the first post to its session webhook had arrived."""
+        self.people = People(bot_name=bot_name, robot_code=client_id, now=now)
+        self.openapi = OpenApiSide(
+            client_id=client_id, client_secret=client_secret, faults=self.faults, people=self.people, show=self.show, now=now
+        )
+        self.robot = CustomRobot(faults=self.faults, show=self.show, now=now)
+        self._now = now
         self._tickets: dict[str, tuple[frozenset[str], float]] = {}
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,8 +100,9 @@ class DingTalkSimulator(Simulator):
     def routes(self) -> list[BaseRoute]:
         return [
             faulty_route(OPEN, self.faults, self._open),
-            faulty_route(TOKEN, self.faults, self._token),
             faulty_route(WEBHOOK, self.faults, self._send_by_session),
+            *self.openapi.routes(),
+            *self.robot.routes(),
             WebSocketRoute(CONNECT, Door(self._connect)),
             Route("/_sim/do", self._do_over_http, methods=["POST"]),
             Route("/_sim/log", self._log_over_http, methods=["GET"]),
@@ -135,11 +148,13 @@ class DingTalkSimulator(Simulator):
             return msg_id
         body = {"text": {"content": f" {text}" if group else text}} if kind == "text" else {"content": content}
         webhook, ttl_s = self.base_url + WEBHOOK, self.faults.webhook_ttl_s
-        envelope = self._people.envelope(msg_id=msg_id, sender=sender, group=group, staff=staff, webhook=webhook, ttl_s=ttl_s)
+        envelope = self.people.envelope(msg_id=msg_id, sender=sender, group=group, staff=staff, webhook=webhook, ttl_s=ttl_s)
         message = {**envelope, "msgtype": kind, **body, **(extra or {})}
         frame_id = uuid.uuid4().hex
         remember(self.frames, msg_id, frame_id)
-        self._start(self._push_until_acked(frame_id, msg_id, json.dumps(message, ensure_ascii=False)))
+        data = json.dumps(message, ensure_ascii=False)
+        posts = self.faults.callback_url
+        self._start(self._post_until_taken(posts, msg_id, data) if posts else self._push_until_acked(frame_id, msg_id, data))
         return msg_id
 
     # What the platform does
@@ -180,7 +195,7 @@ class DingTalkSimulator(Simulator):
 
     def expire_sessions(self) -> None:
         """From now on every session webhook so far answers 300001, whatever its message said."""
-        self._people.forget_sessions()
+        self.people.forget_sessions()
 
     # Stream
 
@@ -193,6 +208,12 @@ class DingTalkSimulator(Simulator):
         if (asked.get("clientId"), asked.get("clientSecret")) != (self.client_id, self.client_secret):
             await self._happened("refused", "401")
             return JSONResponse({"code": "authFailed", "message": "鉴权失败", "requestid": uuid.uuid4().hex}, 401)
+        if self.faults.unpublished or self.faults.no_stream:  # One code for many reasons, as users report it.
+            await self._happened("refused", "400")
+            return JSONResponse({"code": "systemError", "message": "系统错误", "requestid": uuid.uuid4().hex}, 400)
+        if refused := self.openapi.ip_refusal(OPEN):
+            await self._happened("refused", "403")
+            return refused
         ticket = str(uuid.uuid4())
         topics = frozenset(item["topic"] for item in asked["subscriptions"])
         remember(self._tickets, ticket, (topics, time.monotonic() + self.faults.ticket_ttl_s))
@@ -238,11 +259,25 @@ class DingTalkSimulator(Simulator):
                 continue
             return
 
+    async def _post_until_taken(self, url: str, msg_id: str, data: str) -> None:
+        """HTTP mode. Whether DingTalk really tries again is not documented; a gateway must bear both."""
+        for _ in range(self.faults.pushes):
+            remember(self.pushed_at, msg_id, time.monotonic())
+            await self._happened("push", msg_id)
+            secret = self.client_secret if self.faults.callback_secret is None else self.faults.callback_secret
+            status = await post_callback(url, data, secret=secret, at=self._now() + self.faults.callback_skew_s)
+            await self._happened("callback", str(status))
+            if status == 200:
+                return
+            await asyncio.sleep(self.faults.ack_timeout_s)
+
     async def _push(self, frame: str, msg_id: str) -> None:
         able = [connection for connection in self._delivering() if BOT_MESSAGES in connection.topics]
         if not able:
             return
         chosen = random.choice(able)  # noqa: S311  (DingTalk too picks any one connection)
+        if msg_id not in self.pushed_at:
+            remember(self.pushed_at, msg_id, time.monotonic())
         for _ in range(2 if self.faults.duplicate_frames else 1):
             await self._happened("push", msg_id)
             await self._send(chosen, frame)
@@ -267,16 +302,12 @@ class DingTalkSimulator(Simulator):
 
     # HTTP
 
-    async def _token(self, request: Request) -> Response:
-        asked = json.loads(await request.body())
-        if (asked.get("appKey"), asked.get("appSecret")) != (self.client_id, self.client_secret):
-            return JSONResponse({"code": "invalidClientIdOrSecret", "message": "无效的clientId或者clientSecret"}, 400)
-        return JSONResponse({"accessToken": uuid.uuid4().hex, "expireIn": 7200})
-
     async def _send_by_session(self, request: Request) -> Response:
         body = await request.body()
         self.posts.append(Post(body, dict(request.headers)))
-        session = self._people.session(request.query_params.get("session", ""))
+        session = self.people.session(request.query_params.get("session", ""))
+        if session is not None and session.message_id not in self.answered_at:
+            remember(self.answered_at, session.message_id, time.monotonic())
         scripted = self.faults.webhook_errcodes.pop(0) if self.faults.webhook_errcodes else 0
         if scripted:
             return JSONResponse({"errcode": scripted, "errmsg": "as the knob wants it"})
@@ -286,7 +317,7 @@ class DingTalkSimulator(Simulator):
         if errcode:
             return JSONResponse({"errcode": errcode, "errmsg": errmsg})
         await self._happened("show", session.message_id)
-        await self.show(self._people.seen(session, json.loads(body)))
+        await self.show(self.people.seen(session, json.loads(body)))
         if self.faults.webhook_cuts > 0:
             self.faults.webhook_cuts -= 1
             return await cut(request)
@@ -298,6 +329,7 @@ class DingTalkSimulator(Simulator):
             "expire_sessions": self.expire_sessions,
             "kill_sockets": self.kill_sockets,
             "ping": self.ping,
+            "revoke_tokens": self.openapi.revoke_tokens,
         }
         action = actions.get(json.loads(await request.body()).get("action", ""))
         if action is None:

@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 OPEN, CONNECT, WEBHOOK, TOKEN = "/v1.0/gateway/connections/open", "/connect", "/robot/sendBySession", "/v1.0/oauth2/accessToken"
+TO_PERSON, TO_GROUP, QUERY = "/v1.0/robot/oToMessages/batchSend", "/v1.0/robot/groupMessages/send", "/v1.0/robot/groupMessages/query"
+ROBOT = "/robot/send"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +50,34 @@ class DingTalkFaults:
     """What the next webhook posts answer, one each; 0 is success."""
     webhook_cuts: int = 0
     """So many of the next webhook posts are shown, then cut instead of answered."""
+    send_cuts: int = 0
+    """The same for the next OpenAPI sends."""
+    unpublished: bool = False
+    """No version of the app is published: no Stream connection, and its robot is unknown."""
+    no_stream: bool = False
+    """The robot is published in HTTP mode."""
+    ip_refused: list[str] = field(default_factory=list)
+    """OpenAPI paths that an IP allow-list shuts."""
+    no_scope: bool = False
+    """The app may not send messages."""
+    calls_left: int | None = None
+    """Billable calls left of the organisation's month; None: as many as you like."""
+    calls_per_second: int = 20
+    """Per OpenAPI path, in any second."""
+    not_in_groups: list[str] = field(default_factory=list)
+    """Groups that the bot was taken out of."""
+    invalid_staff: list[str] = field(default_factory=list)
+    """People (by name) whom the app may not see."""
+    flow_controlled: list[str] = field(default_factory=list)
+    """People (by name) who got too many messages."""
+    clock_skew_s: float = 0.0
+    """How far DingTalk's `Date` header is ahead of the simulator's clock."""
+    callback_url: str = ""
+    """HTTP mode: where messages are posted instead of being pushed over Stream."""
+    callback_skew_s: float = 0.0
+    """How far the timestamp of a callback is off."""
+    callback_secret: str | None = None
+    """Sign callbacks with this instead of the app's secret."""
 
 
 class Cuttable(Protocol):

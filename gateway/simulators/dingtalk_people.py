@@ -34,17 +34,34 @@ class People:
         self._now = now
         self._staff: dict[str, str] = {}
         self._sessions: dict[str, Session] = {}
+        self._groups: dict[str, str] = {}
+
+    def staff(self, nick: str) -> str:
+        """The staff id of somebody, who is taken on if need be."""
+        return self._staff.setdefault(nick, f"manager{len(self._staff) + 1:02d}")
+
+    def nick(self, staff_id: str) -> str | None:
+        return next((nick for nick, one in self._staff.items() if one == staff_id), None)
+
+    def conversation(self, group: str) -> str:
+        """The id of a group that the bot is in."""
+        known = _id_of(group)
+        remember(self._groups, known, group)
+        return known
+
+    def group(self, conversation: str) -> str | None:
+        return self._groups.get(conversation)
 
     def envelope(self, *, msg_id: str, sender: str, group: str | None, staff: bool, webhook: str, ttl_s: float) -> dict[str, object]:
         """A bot message without its body; opens a session."""
-        staff_id = self._staff.setdefault(sender, f"manager{len(self._staff) + 1:02d}")
+        staff_id = self.staff(sender)
         created_at, session_id, bot = self._now(), uuid.uuid4().hex, encrypted(self._bot_name)
         session = Session(message_id=msg_id, chat=group or sender, expires_at=created_at + ttl_s)
         remember(self._sessions, session_id, session)
         return {
             "msgId": msg_id,
             "createAt": int(created_at * 1000),
-            "conversationId": "cid" + base64.b64encode((group or f"{sender}和{self._bot_name}").encode()).decode() + "==",
+            "conversationId": self.conversation(group) if group else _id_of(f"{sender}和{self._bot_name}"),
             "conversationType": "2" if group else "1",
             **({"conversationTitle": group, "isInAtList": True, "atUsers": [{"dingtalkId": bot}]} if group else {}),
             "senderId": encrypted(sender),
@@ -94,6 +111,10 @@ def judge(body: bytes) -> tuple[int, str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return 40035, "缺少参数 json"
     return (0, "ok") if complete else (40035, "缺少参数 title 或 text")
+
+
+def _id_of(conversation: str) -> str:
+    return "cid" + base64.b64encode(conversation.encode()).decode() + "=="
 
 
 def encrypted(name: str) -> str:

@@ -10,8 +10,11 @@ from gateway.messages import Mention, Outbound
 
 BODY_BYTES = 20_000
 """The session webhook refuses a longer JSON body with errcode 460101 (DingTalk's answer text, seen 2023-12)."""
-PIECE_BYTES = 9_600
-"""What one piece may hold so that the body surely fits: JSON escaping at worst doubles every byte, title and mention take the rest."""
+PARAM_BYTES = 15_000
+"""`msgParam` of an OpenAPI send may be no longer (help.dingtalk.io, “the robot sends a group message”, 2026)."""
+PIECE_BYTES = 7_200
+"""What one piece may hold so that it surely fits both: JSON escaping at worst doubles every byte, title and mention take the rest."""
+NAME_CHARS = 40
 TITLE_CHARS = 24
 """The title is only seen as the preview in the list of conversations and in the notification."""
 
@@ -23,14 +26,28 @@ _ENCRYPTED_ID = "$:LWCP"
 """Ids of people without a staff id begin so: outside the organisation, or a legacy robot."""
 
 
-def compose_message(outbound: Outbound) -> Raw:
-    """The body for a session webhook: one markdown message, in a group with a mention that really rings."""
+def compose_message(outbound: Outbound, *, keyword: str = "") -> Raw:
+    """The body for a webhook: one markdown message, in a group with a mention that really rings. A missing `keyword` is added below."""
     text = _CONTROL.sub("", outbound.text)
+    text = text if keyword in text else f"{text}\n\n{keyword}"
     mention = outbound.mention if outbound.address.in_group else None
     body: dict[str, object] = {"msgtype": "markdown", "markdown": {"title": _title(text), "text": _called(mention, text)}}
     if mention and mention.id:
         body["at"] = {"atDingtalkIds" if mention.id.startswith(_ENCRYPTED_ID) else "atUserIds": [mention.id], "isAtAll": False}
     return body
+
+
+def compose_sample(outbound: Outbound) -> Raw:
+    """`msgKey` and `msgParam` for an OpenAPI send. Such a send rings nobody's phone, so a mention is only the name."""
+    text = _CONTROL.sub("", outbound.text)
+    name = outbound.mention.name[:NAME_CHARS] if outbound.mention and outbound.address.in_group else ""
+    param = {"title": _title(text), "text": _before(f"@{name}", text) if name else text}
+    return {"msgKey": "sampleMarkdown", "msgParam": encoded(param).decode()}
+
+
+def is_staff_id(person: str) -> bool:
+    """Whether DingTalk lets us write to this person without being asked: only to members of the organisation."""
+    return bool(person) and not person.startswith(_ENCRYPTED_ID)
 
 
 def compose_ack(message_id: str, data: str = '{"response": null}', *, code: int = 200) -> str:
@@ -49,7 +66,11 @@ def _called(mention: Mention | None, text: str) -> str:
     name = mention and (mention.id or mention.name)
     if not name:
         return text
-    return f"@{name}\n\n{text}" if _BLOCK_START.match(text) else f"@{name} {text}"
+    return _before(f"@{name}", text)
+
+
+def _before(call: str, text: str) -> str:
+    return f"{call}\n\n{text}" if _BLOCK_START.match(text) else f"{call} {text}"
 
 
 def _title(text: str) -> str:

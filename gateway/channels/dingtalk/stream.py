@@ -14,8 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 
 from gateway.channels.dingtalk.compose import compose_ack
-from gateway.channels.dingtalk.openapi import OpenApi, OpenFailed, Opening, OpenRefused, is_loopback
+from gateway.channels.dingtalk.openapi import OpenApi, OpenFailed, Opening, OpenRefused
 from gateway.channels.dingtalk.parse import BOT_MESSAGES, Frame, Unreadable, parse_frame
+from gateway.channels.dingtalk.wire import is_loopback
 from gateway.checkup import Health
 from gateway.clock import Clock
 from gateway.errors import StoreError
