@@ -91,7 +91,7 @@ async def start() -> AsyncIterator[StartScene]:
             store = store or MemoryStore()
             backend = ScriptedBackend(clock=clock)
             house = join(
-                parse_config({"answering": {"chain": ["echo"]}}, {}),
+                parse_config({"answering": {"chain": ["echo"]}, "queue": {"notice_after_s": None}}, {}),
                 store=store,
                 backend=backend,
                 channels=dict(channels),
@@ -401,7 +401,7 @@ async def test_a_full_disk_refuses_new_messages_and_holds_up_the_others_until_th
         assert scene.shop.texts == []
 
     assert (await scene.shop.say("during", id="m2")).admission is Admission.ACCEPTED
-    for _ in range(50):
+    for _ in range(500):
         await clock.advance(1)
         if len(scene.shop.texts) == 2:
             break
