@@ -29,16 +29,26 @@ class RedisServer:
         self._folder = folder
         self._options = ("--appendonly", "yes", "--appendfsync", fsync, *options)
         self._process: subprocess.Popen[bytes] | None = None
+        self._config: Path | None = None
+
+    @classmethod
+    def sentinel(cls, config: Path) -> RedisServer:
+        """A Sentinel that reads (and rewrites) this file."""
+        server = cls(config.parent, "--sentinel")
+        server._options = ("--sentinel",)
+        server._config = config
+        return server
 
     def start(self) -> None:
         """Start, and wait until the server answers."""
         program = shutil.which("redis-server") or "redis-server"
         manners = ("--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder), "--logfile", str(self._folder / "redis.log"))
-        self._process = subprocess.Popen([program, "--port", str(self.port), *manners, *self._options])
+        words = [program, *([str(self._config)] if self._config else []), "--port", str(self.port)]
+        self._process = subprocess.Popen([*words, *([] if self._config else manners), *self._options])
         deadline = time.monotonic() + READY_S
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                raise RuntimeError(f"redis-server did not start: {(self._folder / 'redis.log').read_text()[-2000:]}")
+                raise RuntimeError(f"redis-server did not start; see {self._folder / 'redis.log'}")
             time.sleep(0.02)
 
     def kill(self) -> None:

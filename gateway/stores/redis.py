@@ -142,7 +142,7 @@ async def _check(line: Line, space: Space, where: str) -> None:
     facts = _facts(decoded(await line.ask(b"INFO")))
     version = facts.get("redis_version", "0.0")
     if _numbers(version) < OLDEST_SERVER:
-        raise StoreError(f"Redis at {where} is version {version}: the gateway needs 6.2 or newer.")
+        raise StoreError(f"Redis at {where} is version {version}: the gateway needs {'.'.join(map(str, OLDEST_SERVER))} or newer.")
     await line.ask(b"SET", space.key(b"version"), VERSION, b"NX")
     written_by = int(await line.ask(b"GET", space.key(b"version")))
     if written_by > VERSION:

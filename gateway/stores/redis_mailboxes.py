@@ -97,7 +97,7 @@ class RedisMailboxes(Mailboxes):
             why.encode(),
         )
         seen, taken, dead = await self._line.run(scripts.ADOPT, self._key, *words, *map(encoded, channels))
-        self._offset = self._offset + seen if seen and not taken else 0
+        self._offset = self._offset + seen if seen == scripts.LOOKED_AT and not taken else 0
         for name in dead:
             logger.error("Turn %s is given up: %s", decoded(name), why)
         return [self._take(lane, token) for lane, token in zip(taken[::2], taken[1::2], strict=True)]

@@ -311,6 +311,7 @@ return lost
 """
 )
 
+LOOKED_AT = 1000
 #: ms, most adoptions, limit, offset, now, ms to keep, reason, detail, then channels. {lanes looked at, {lane, token, …}, {dead turn, …}}
 ADOPT = Script(
     _WORDS

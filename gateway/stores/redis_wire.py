@@ -43,6 +43,7 @@ class _Connection(Protocol):
     @property
     def is_connected(self) -> bool: ...
     async def connect(self) -> None: ...
+    async def can_read(self) -> bool: ...
     async def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
     async def read_response(self, disable_decoding: bool = False, timeout: float | None = None) -> Reply: ...
     async def disconnect(self, nowait: bool = False) -> None: ...
@@ -122,12 +123,17 @@ class Wire:
         self._connection: _Connection | None = None
 
     async def connect(self) -> bool:
-        """Connect and sign in unless that is done; True when it had to. Raises StoreUnavailable or NoEntry; has no deadline of its own."""
-        if self._connection is not None and self._connection.is_connected:
-            return False
+        """Connect and sign in unless that is done; True when it had to. Raises StoreUnavailable or NoEntry; has no deadline of its own.
+
+        Call it only when no reply is due: a connection that has something to read then was closed by the server.
+        """
         with self._translated("cannot be reached"):
             if self._connection is None:
                 self._connection = await self._pool.get_connection()
+                return True
+            if self._connection.is_connected and not await self._connection.can_read():
+                return False
+            await self._connection.disconnect(nowait=True)
             await self._connection.connect()
         return True
 
