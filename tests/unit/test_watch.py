@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -468,3 +470,16 @@ async def test_the_numbers_name_no_person(clock: ManualClock, channel: MoodyChan
     ):
         assert line in page
     assert "wang" not in page
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_gauge_and_every_kind_of_trouble_is_documented(clock: ManualClock, channel: MoodyChannel, lang: str) -> None:
+    metrics, docs = Metrics(), Path(__file__).parents[2] / "docs" / lang
+    stand_guard(channels={"shop": channel}, store=MemoryStore(), clock=clock, metrics=metrics)
+    http, alarms = ((docs / page).read_text(encoding="utf-8") for page in ("reference/http.md", "how-to/alarms.md"))
+
+    gauges = re.findall(r"(?m)^# TYPE (gateway_\w+) gauge", metrics.page().decode())
+
+    assert len(gauges) >= 5
+    assert [name for name in gauges if f"`{name}" not in http and not name.endswith("_created")] == []
+    assert [kind for kind in TroubleKind if f"| `{kind.value}` |" not in alarms] == []
