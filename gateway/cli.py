@@ -256,7 +256,7 @@ def _secrets(value: object) -> Iterator[str]:
 
 
 async def _with_store(config: Config, ask: Callable[[Store], Coroutine[Any, Any, list[TurnRecord]]]) -> list[TurnRecord]:
-    from gateway.wiring import open_store, store_path
+    from gateway.building import open_store, store_path
 
     if config.store.url.startswith("sqlite:") and not store_path(config).exists():
         raise GatewayError(f"there is no ledger at {store_path(config)} yet: the gateway makes it when it first runs.")

@@ -78,13 +78,15 @@ class DingTalk(ChannelSection):
     """A DingTalk bot in Stream mode."""
 
     kind: Literal["dingtalk"]
-    mode: Literal["stream"] = Field(
-        "stream", description="How messages arrive: over a socket that the gateway opens; no public address needed."
+    mode: Literal["stream", "http"] = Field(
+        "stream", description="`stream`: over a socket that the gateway opens, no public address needed. `http`: posted to /dingtalk/NAME."
     )
     client_id: Annotated[str, StringConstraints(min_length=1)] = Field(description="AppKey / Client ID of the app.")
     client_secret: SecretStr = Field(description="AppSecret / Client Secret of the app.")
     openapi_base: HttpUrl = Field("https://api.dingtalk.com", description="DingTalk's API; another platform or the simulator may stand in.")
     oapi_base: HttpUrl = Field("https://oapi.dingtalk.com", description="DingTalk's older API, where session webhooks live.")
+    monthly_calls: int | None = Field(5000, ge=0, description="API calls a month that may be used; 0 never calls, null is no limit.")
+    calls_per_second: int = Field(18, ge=1, description="API calls a second; DingTalk allows standard organisations 20.")
     card: NoCard = Field(default_factory=NoCard, description="Streaming cards.")
 
 
@@ -217,6 +219,7 @@ class StoreSection(Section):
         description="`sqlite:///PATH`; `redis://…`, `rediss://…`, `redis+sentinel://…` for several gateways; `memory://` forgets.",
     )
     connect_timeout_s: Seconds = Field(30, description="How long a Redis server is waited for at the start.")
+    lease_s: float = Field(6, ge=1, le=300, description="Redis: a gateway silent for this long counts as dead; others take over.")
     keep_days: float | None = Field(30, gt=0, description="Ended turns are forgotten after so many days; null keeps them.")
     durability: Literal["process", "power"] = Field(
         "process", description="`power` also survives a power cut, at the cost of a disk flush per commit."

@@ -7,7 +7,6 @@ import socket
 from ipaddress import ip_address
 from typing import Any
 
-import hypothesis  # noqa: F401 - imported late, it trips over a fault of CPython 3.11's parser ("AST constructor recursion depth")
 import pytest
 
 #: What may stay in the environment of a test; everything else could change what it finds.

@@ -102,7 +102,9 @@ async def test_messages_that_were_held_back_at_a_death_are_all_answered(start: S
     assert await second.channel.wait_for(2) == ["ANS:one", "ANS:two"]
 
 
-@pytest.mark.parametrize("call", ["ledger.answering", "ledger.answered", "ledger.showing", "ledger.shown", "ledger.closed"])
+@pytest.mark.parametrize(
+    "call", ["ledger.answering", "ledger.answered", "ledger.showing", "ledger.shown", "ledger.closed", "sessions.load", "sessions.save"]
+)
 async def test_a_store_that_is_away_for_a_while_costs_nobody_his_answer(start: StartTalk, call: str) -> None:
     fragile = FragileStore(MemoryStore())
     talk = await start(store=fragile)
@@ -118,9 +120,10 @@ async def test_a_store_that_is_away_for_a_while_costs_nobody_his_answer(start: S
 async def test_an_answer_that_cannot_be_remembered_is_still_an_answer(start: StartTalk) -> None:
     fragile = FragileStore(MemoryStore())
     talk = await start(store=fragile)
-    fragile.faults.fail("sessions.save")
+    fragile.faults.fail("sessions.save", times=1000)
 
     assert await talk.ask("hello", id="m") == "ANS:hello"
+    await talk.clock.advance(130)
     assert await talk.outcome("m") == ("answered", "")
     assert len(talk.channel.shown) == 1
 

@@ -15,10 +15,10 @@ FLOORS = {
     1: {"gateway.sessions"},
     2: {"gateway.channels.base", "gateway.backends.base", "gateway.stores.base"},
     3: {"gateway.channels", "gateway.backends", "gateway.stores", "gateway.rendering", "gateway.watch", "gateway.commands"}
-    | {"gateway.lanes", "gateway.places", "gateway.parked", "gateway.testing", "gateway.simulators"},
+    | {"gateway.lanes", "gateway.parked", "gateway.testing", "gateway.simulators"},
     4: {"gateway.intake", "gateway.dispatch", "gateway.answering", "gateway.delivery", "gateway.expiry"}
     | {"gateway.lineup", "gateway.merging", "gateway.queue_notices"},
-    5: {"gateway.config", "gateway.reading", "gateway.wiring", "gateway.app", "gateway.doctor"},
+    5: {"gateway.config", "gateway.reading", "gateway.building", "gateway.wiring", "gateway.app", "gateway.doctor"},
     6: {"gateway.cli", "gateway.__main__", "gateway.demo"},
 }
 SHARED_FLOORS = {4, 5, 6}

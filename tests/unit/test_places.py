@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.places import Places
+from gateway.lanes import Places
 from gateway.testing.clock import ManualClock
 
 
