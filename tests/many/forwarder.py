@@ -53,6 +53,9 @@ class Forwarder:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._choose()
+        if port is None:
+            writer.transport.abort()
+            return
         self.taken.append(port)
         async with self._took:
             self._took.notify_all()
@@ -67,20 +70,19 @@ class Forwarder:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._writers[writer]
+            writer.close()
+            to_there.close()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            writer.close()
-            to_there.close()
-            await asyncio.sleep(0)
 
-    def _choose(self) -> int:
+    def _choose(self) -> int | None:
         for _ in self.ports:
             port = self.ports[self.next % len(self.ports)]
             self.next += 1
             if port not in self.dead:
                 return port
-        return self.ports[0]
+        return None
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
