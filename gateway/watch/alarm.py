@@ -84,12 +84,13 @@ class Alarm:
         """Tell what must be told now, in one message; returns whether one was sent."""
         await self._admins.save()
         begun = [trouble for trouble in self._open.values() if await self._told.may_tell(trouble.key)]
-        ended = [(trouble, at) for trouble, at in self._over.values() if self._told.was_told(trouble.key) and trouble.key not in self._open]
-        self._over = {trouble.key: (trouble, at) for trouble, at in ended}
+        ended = [(trouble, at) for trouble, at in list(self._over.values()) if await self._may_tell_end(trouble)]
         if not begun and not ended:
             return False
         if self._admins.admins and not await self._tell(begun, ended):
             self._complain(begun)
+            for trouble in begun:
+                await self._told.not_told(trouble.key)
             return False
         for trouble, _ in ended:
             self._over.pop(trouble.key, None)
@@ -98,6 +99,13 @@ class Alarm:
             self._in_vain.discard(trouble.key)
             await self._told.told(trouble.key)
         return bool(self._admins.admins)
+
+    async def _may_tell_end(self, trouble: Trouble) -> bool:
+        """An end is forgotten when the trouble came back meanwhile, when its beginning was never told, or another process told the end."""
+        may_tell = trouble.key not in self._open and await self._told.may_tell_end(trouble.key)
+        if trouble.key in self._open or not self._told.is_told(trouble.key):
+            self._over.pop(trouble.key, None)
+        return may_tell
 
     async def _tell(self, begun: Sequence[Trouble], ended: Sequence[tuple[Trouble, datetime]]) -> bool:
         self._serial += 1

@@ -54,7 +54,7 @@ def stand_guard(
     """Nothing runs yet. `admins` are told in this order; `language` is that of the alarms."""
     ledger = WatchedLedger(store.ledger, clock=clock)
     troubles = Troubles()
-    silence = SilenceWatch(channels=channels, shelf=store.shelf, clock=clock)
+    silence = SilenceWatch(channels=channels, shelf=store.shelf, clock=clock, shared=store.mailboxes is not None)
     alarm = Alarm(
         admins=Admins(admins=admins, shelf=store.shelf, clock=clock, language=language),
         told=Told(shelf=store.shelf, clock=clock, again_after=again_after),

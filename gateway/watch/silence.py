@@ -7,6 +7,8 @@ not simply a quiet day) and after at least `quiet_s`, the channel is reported. A
 
 A burst of messages counts as one window, nothing is kept about persons, and a rhythm is 48 pairs of numbers on the shelf. What the
 rule cannot know: public holidays. One report on such a day is possible; it ends with the next message.
+
+Where several processes share a store, what one of them hears counts for all: the one that heard leaves a mark on the shelf.
 """
 
 from __future__ import annotations
@@ -93,9 +95,13 @@ class _Ear:
 class SilenceWatch(Watch):
     """Learns the rhythm of every channel and notices when one falls silent against it."""
 
-    def __init__(self, *, channels: Mapping[str, Channel], shelf: Shelf, clock: Clock, quiet_s: float = QUIET_S) -> None:
+    def __init__(
+        self, *, channels: Mapping[str, Channel], shelf: Shelf, clock: Clock, shared: bool = False, quiet_s: float = QUIET_S
+    ) -> None:
+        """`shared`: other processes may hear for the same channels."""
         self._channels = channels
         self._shelf = shelf
+        self._shared = shared
         self._clock = clock
         self._quiet_s = quiet_s
         started = clock.monotonic()
@@ -120,11 +126,26 @@ class SilenceWatch(Watch):
         now = self._clock.monotonic()
         if now >= self._window_ends:
             self._window_ends = now + WINDOW_S
+            await self._hear_of_others()
             self._close_windows()
         if now - self._saved_at >= SAVE_S:
             self._saved_at = now
             await self._save()
         return [self._trouble(name) for name in self._channels if self._is_silent(name, now)]
+
+    async def _hear_of_others(self) -> None:
+        """What another process heard in this window, this one heard too; and the other way round."""
+        if not self._shared:
+            return
+        now = self._clock.now()
+        try:
+            for name, ear in self._ears.items():
+                if ear.heard:
+                    await self._shelf.put(_mark_name(name), "heard", now + timedelta(seconds=WINDOW_S))
+                elif await self._shelf.get(_mark_name(name), now) is not None:
+                    self.heard(name)
+        except StoreError as error:
+            logger.info("What other processes heard cannot be known now: %s", error)
 
     def _close_windows(self) -> None:
         """Times in which a channel is known to be down say nothing about its rhythm."""
@@ -168,6 +189,10 @@ class SilenceWatch(Watch):
                 await self._shelf.put(_shelf_name(name), ear.rhythm.to_json(), keep_until)
         except StoreError as error:
             logger.info("What was learned about the channels' rhythm was not saved this hour: %s", error)
+
+
+def _mark_name(channel: str) -> str:
+    return f"watch/heard/{channel}"
 
 
 def _shelf_name(channel: str) -> str:

@@ -279,6 +279,22 @@ async def test_a_restart_neither_forgets_the_admins_nor_tells_them_again(start: 
     assert ["staff needs a person" in text for text in after.staff.texts] == [True]
 
 
+async def test_of_two_processes_on_one_store_one_tells(start: StartScene) -> None:
+    store, clock = MemoryStore(), ManualClock()
+    one, other = await start(store=store, clock=clock), await start(store=store, clock=clock)
+    for scene in (one, other):
+        await scene.boss_writes()
+        scene.shop.mood = DOWN
+
+    await clock.advance(300)
+
+    assert len(one.staff.texts + other.staff.texts) == 1
+    for scene in (one, other):
+        scene.shop.mood = Health(True)
+    await clock.advance(900)
+    assert len(one.staff.texts + other.staff.texts) == 2
+
+
 async def test_a_long_alarm_fits_its_channel(start: StartScene) -> None:
     scene = await start()
     await scene.boss_writes("你好")

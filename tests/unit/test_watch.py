@@ -179,7 +179,7 @@ class Office:
         self.clock = clock
         self.channels = {name: MoodyChannel(clock, name=name) for name in ("shop", "staff")}
         self.store = store or MemoryStore()
-        self.watch = SilenceWatch(channels=self.channels, shelf=self.store.shelf, clock=clock)
+        self.watch = SilenceWatch(channels=self.channels, shelf=self.store.shelf, clock=clock, shared=True)
 
     async def windows(self, count: int, heard: Sequence[str] = (), *, every: int = 1) -> list[Trouble]:
         """`count` windows; in every `every`th of them the channels `heard` hear something. Returns the troubles at their end."""
@@ -248,6 +248,21 @@ async def test_a_channel_that_is_known_to_be_down_is_not_called_silent_too(clock
     office.channels["shop"].mood = Health(False, "down")
 
     assert [trouble.part for trouble in await office.windows(20, ("staff",))] == []
+
+
+async def test_what_another_process_hears_is_no_silence(clock: ManualClock) -> None:
+    store = MemoryStore()
+    busy, idle = Office(clock, store), Office(clock, store)
+    await busy.workdays(3)
+    found: list[Trouble] = []
+
+    for _ in range(36):
+        busy.watch.heard("shop")
+        busy.watch.heard("staff")
+        await clock.advance(WINDOW_S)
+        found += [*await busy.watch.look(), *await idle.watch.look()]
+
+    assert found == []
 
 
 async def test_the_rhythm_survives_a_restart(clock: ManualClock) -> None:
