@@ -14,17 +14,18 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.simulators.base import Simulator
-from gateway.simulators.dingtalk_callback import post_callback
+from gateway.simulators.dingtalk_callback import caller, post_callback
 from gateway.simulators.dingtalk_faults import CONNECT, OPEN, WEBHOOK, Cuttable, DingTalkFaults, Door, cut, faulty_route
 from gateway.simulators.dingtalk_openapi import OpenApiSide
 from gateway.simulators.dingtalk_people import REMEMBERED, People, judge, remember
@@ -96,6 +97,7 @@ class DingTalkSimulator(Simulator):
         self._tickets: dict[str, tuple[frozenset[str], float]] = {}
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._http: httpx2.AsyncClient | None = None
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -118,6 +120,9 @@ class DingTalkSimulator(Simulator):
                 for task in list(self._tasks):
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+                if self._http is not None:
+                    await self._http.aclose()
+                    self._http = None
 
     # What people do
 
@@ -265,7 +270,8 @@ class DingTalkSimulator(Simulator):
             remember(self.pushed_at, msg_id, time.monotonic())
             await self._happened("push", msg_id)
             secret = self.client_secret if self.faults.callback_secret is None else self.faults.callback_secret
-            status = await post_callback(url, data, secret=secret, at=self._now() + self.faults.callback_skew_s)
+            self._http = self._http or caller()
+            status = await post_callback(self._http, url, data, secret=secret, at=self._now() + self.faults.callback_skew_s)
             await self._happened("callback", str(status))
             if status == 200:
                 return
@@ -284,7 +290,8 @@ class DingTalkSimulator(Simulator):
 
     async def _send(self, connection: _Connection, text: str) -> None:
         if connection.websocket.client_state is WebSocketState.CONNECTED and connection in self._connections:
-            await connection.websocket.send_text(text)
+            with suppress(WebSocketDisconnect, RuntimeError):  # Cut a moment ago: what was sent is lost, as on a dead channel.
+                await connection.websocket.send_text(text)
 
     def _delivering(self) -> list[_Connection]:
         return [connection for connection in self._connections if connection.delivering]

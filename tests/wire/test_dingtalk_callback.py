@@ -17,7 +17,7 @@ from gateway.channels.http_face import HttpFace, listening
 from gateway.clock import SystemClock
 from gateway.errors import ConfigError
 from gateway.simulators.dingtalk import CLIENT_SECRET, DingTalkSimulator
-from gateway.simulators.dingtalk_callback import post_callback, sign
+from gateway.simulators.dingtalk_callback import caller, post_callback, sign
 
 PATH = "/dingtalk/dingtalk"
 
@@ -129,17 +129,17 @@ async def test_strange_headers_are_refused(sim: DingTalkSimulator, book: Book, h
 
 @pytest.mark.parametrize("data", ["", "no JSON", "[]", "null", "{}", '{"msgId": "m"}', "[" * 50_000])
 async def test_what_cannot_be_read_is_taken_so_that_it_does_not_come_again(sim: DingTalkSimulator, book: Book, data: str) -> None:
-    async with called_back(sim, book):
-        status = await post_callback(sim.faults.callback_url, data, secret=CLIENT_SECRET, at=SystemClock().now().timestamp())
+    async with called_back(sim, book), caller() as http:
+        status = await post_callback(http, sim.faults.callback_url, data, secret=CLIENT_SECRET, at=SystemClock().now().timestamp())
 
     assert status == 200
     assert book.asked == 0
 
 
 async def test_a_body_that_is_too_long_is_refused(sim: DingTalkSimulator, book: Book) -> None:
-    async with called_back(sim, book):
+    async with called_back(sim, book), caller() as http:
         now = SystemClock().now().timestamp()
-        status = await post_callback(sim.faults.callback_url, "x" * 1_000_001, secret=CLIENT_SECRET, at=now)
+        status = await post_callback(http, sim.faults.callback_url, "x" * 1_000_001, secret=CLIENT_SECRET, at=now)
 
     assert status == 413
 
@@ -153,11 +153,11 @@ async def test_the_console_may_look_whether_the_address_answers(sim: DingTalkSim
 async def test_a_channel_that_stopped_sends_messages_back(sim: DingTalkSimulator, book: Book) -> None:
     face = HttpFace()
     channel = a_channel(sim, SystemClock(), face=face)
-    async with listening(face) as port:
+    async with listening(face) as port, caller() as http:
         async with channel_listening(channel, book):
             await asyncio.sleep(0.01)
         now = SystemClock().now().timestamp()
-        status = await post_callback(f"http://127.0.0.1:{port}{PATH}", "{}", secret=CLIENT_SECRET, at=now)
+        status = await post_callback(http, f"http://127.0.0.1:{port}{PATH}", "{}", secret=CLIENT_SECRET, at=now)
 
     assert status == 503
     assert not channel.health().ok

@@ -235,8 +235,7 @@ async def test_the_token_goes_to_the_api_only_and_never_into_the_log(
 # The quota
 
 
-async def test_a_hundred_sends_at_once_stay_below_twenty_a_second(sim: DingTalkSimulator) -> None:
-    """Two processes on one store; the simulator refuses what is too fast."""
+async def test_sixty_sends_at_once_by_two_processes_stay_below_twenty_a_second(sim: DingTalkSimulator) -> None:
     shelf = MemoryStore().shelf
     channels = [a_channel(sim, SystemClock(), shelf=shelf, share_pace=True) for _ in range(2)]
     await asyncio.gather(*(channels[number % 2].send(to_person(sim, text=str(number))) for number in range(60)))

@@ -100,12 +100,20 @@ class Stream:
     """Hears the frames of one app. Every connection's frames are taken in order, each up to its acknowledgement."""
 
     def __init__(
-        self, *, name: str, api: OpenApi, clock: Clock, silence_s: float = SILENCE_S, jitter: Callable[[], float] = random.random
+        self,
+        *,
+        name: str,
+        api: OpenApi,
+        clock: Clock,
+        silence_s: float = SILENCE_S,
+        ping_s: float = WS_PING_S,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._name = name
         self._api = api
         self._clock = clock
         self._silence_s = silence_s
+        self._ping_s = ping_s
         self._pace = Pace(jitter)
         self._live: _Line | None = None
         self._trouble = "not connected yet"
@@ -135,7 +143,8 @@ class Stream:
     async def _open(self) -> _Line | None:
         self._pace.opened(self._clock.monotonic())
         try:
-            line = _Line(await _connected(await self._api.open_connection([BOT_MESSAGES])), self._clock.monotonic())
+            opening = await self._api.open_connection([BOT_MESSAGES])
+            line = _Line(await _connected(opening, ping_s=self._ping_s), self._clock.monotonic())
         except OpenRefused as error:
             self._pace.failed(REFUSED_PAUSE_S)
             self._note_failure(str(error))
@@ -216,7 +225,7 @@ class Stream:
         return compose_ack(frame.message_id)
 
 
-async def _connected(opening: Opening) -> ClientConnection:
+async def _connected(opening: Opening, *, ping_s: float) -> ClientConnection:
     """Use up a ticket. The errors of websockets may quote the address with the ticket: only their names go on."""
     try:
         parts = urlsplit(opening.endpoint)
@@ -226,8 +235,8 @@ async def _connected(opening: Opening) -> ClientConnection:
             proxy=None if is_loopback(parts.hostname or "") else True,
             user_agent_header="chat-gateway",
             open_timeout=10,
-            ping_interval=WS_PING_S,
-            ping_timeout=WS_PING_S,
+            ping_interval=ping_s,
+            ping_timeout=ping_s,
             close_timeout=1,
             max_size=FRAME_BYTES,
         )
