@@ -24,7 +24,7 @@ class RedisServer:
     """One server process with an append-only file in `folder`; keeps its port over restarts."""
 
     def __init__(self, folder: Path, *options: str, fsync: str = "always") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._options = ("--appendonly", "yes", "--appendfsync", fsync, *options)
@@ -113,7 +113,7 @@ def need_redis() -> None:
     pytest.skip("NO REDIS-SERVER HERE: the Redis store is not tested. apt-get install redis-server")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -14,7 +14,7 @@ from gateway.stores.base import Bulletin, Seats
 from gateway.stores.redis import RedisStore
 from gateway.testing.bulletin import SharedBoard
 
-LEASE_S = 0.4
+LEASE_S = 0.75
 
 
 @dataclass(frozen=True)

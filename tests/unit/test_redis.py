@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer, a_prefix, need_redis, shared_url
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from redis_server import RedisServer, a_prefix, free_port, need_redis, shared_url
 
 from gateway.errors import LeaseLost, StoreError, StoreTooNew, StoreUnavailable
 from gateway.messages import Address, Answer, Inbound, Outcome, OutcomeKind, Text
@@ -25,13 +30,35 @@ LANE = "dingtalk/bot/person/wang"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for this test alone, which may do with it what it likes."""
+def start(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers for this test alone, which may do with them what it likes."""
     need_redis()
-    redis = RedisServer(tmp_path)
-    redis.start()
-    yield redis
-    redis.kill()
+    servers: list[RedisServer] = []
+
+    def start(*options: str, make: Callable[..., RedisServer] = RedisServer) -> RedisServer:
+        folder = tmp_path / f"server {len(servers)}"
+        folder.mkdir()
+        servers.append(make(folder, *options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def server(start: Callable[..., RedisServer]) -> RedisServer:
+    return start()
+
+
+def sentinel_of(server: RedisServer) -> Callable[[Path], RedisServer]:
+    def make(folder: Path) -> RedisServer:
+        config = folder / "sentinel.conf"
+        config.write_text(f"sentinel monitor house 127.0.0.1 {server.port} 1\nsentinel down-after-milliseconds house 300\n")
+        return RedisServer.sentinel(config)
+
+    return make
 
 
 @pytest.fixture
@@ -203,10 +230,8 @@ async def test_a_server_that_does_not_come_is_named_without_the_password(server:
     assert "hidden" not in str(caught.value) + caplog.text
 
 
-async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
-    need_redis()
-    server = RedisServer(tmp_path, "--requirepass", "right")
-    server.start()
+async def test_a_wrong_password_is_said_at_once(start: Callable[..., RedisServer]) -> None:
+    server = start("--requirepass", "right")
 
     for url in (server.url, server.url.replace("//", "//:wr0ng@")):
         with pytest.raises(StoreError) as caught:
@@ -214,7 +239,6 @@ async def test_a_wrong_password_is_said_at_once(tmp_path: Path) -> None:
         assert not isinstance(caught.value, StoreUnavailable)
         assert "wr0ng" not in str(caught.value)
     await (await RedisStore.open(server.url.replace("//", "//:right@"))).aclose()
-    server.kill()
 
 
 @pytest.mark.parametrize(
@@ -241,16 +265,13 @@ async def test_a_server_that_is_too_old_is_refused(store: RedisStore, monkeypatc
         await RedisStore.open(shared_url())
 
 
-async def test_a_forgetful_server_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    need_redis()
-    server = RedisServer(tmp_path, "--appendonly", "no", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
-    server.start()
+async def test_a_forgetful_server_is_warned_about(start: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture) -> None:
+    server = start("--appendonly", "no", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
 
     await (await RedisStore.open(server.url)).aclose()
 
     assert "appendonly yes" in caplog.text
     assert "noeviction" in caplog.text
-    server.kill()
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "{x}", "'", "x" * 61])
@@ -259,13 +280,8 @@ async def test_a_prefix_that_could_break_the_scripts_is_refused(prefix: str) -> 
         await RedisStore.open("redis://127.0.0.1:1", prefix=prefix)
 
 
-async def test_a_sentinel_names_the_server(server: RedisServer, tmp_path: Path) -> None:
-    folder = tmp_path / "sentinel"
-    folder.mkdir()
-    config = folder / "sentinel.conf"
-    config.write_text(f"sentinel monitor house 127.0.0.1 {server.port} 1\nsentinel down-after-milliseconds house 1000\n")
-    sentinel = RedisServer.sentinel(config)
-    sentinel.start()
+async def test_a_sentinel_names_the_server(server: RedisServer, start: Callable[..., RedisServer]) -> None:
+    sentinel = start(make=sentinel_of(server))
 
     store = await RedisStore.open(f"redis+sentinel://127.0.0.1:{sentinel.port}/house/3")
     await line_up(store, "m1")
@@ -275,7 +291,61 @@ async def test_a_sentinel_names_the_server(server: RedisServer, tmp_path: Path) 
     direct = await RedisStore.open(server.url.replace("/0", "/3"))
     assert len(await direct.ledger.unfinished()) == 1
     await direct.aclose()
-    sentinel.kill()
+
+
+async def test_when_the_server_dies_the_sentinels_name_its_replica_and_the_store_goes_on(
+    server: RedisServer, start: Callable[..., RedisServer]
+) -> None:
+    start("--replicaof", "127.0.0.1", str(server.port), "--repl-diskless-sync-delay", "0")
+    sentinel = start(make=sentinel_of(server))
+    store = await RedisStore.open(f"redis+sentinel://127.0.0.1:{sentinel.port}/house")
+    await line_up(store, "m1")
+    async with asyncio.timeout(10):
+        while not await raw(store, "WAIT", "1", "1000"):
+            pass
+
+    server.kill()
+
+    async with asyncio.timeout(30):
+        while not await _works(store):  # noqa: ASYNC110 (the sentinels decide when)
+            await asyncio.sleep(0.1)
+    assert [record.key.message for record in await store.ledger.unfinished()] == ["m1"]
+    await store.aclose()
+
+
+async def _works(store: RedisStore) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def test_an_encrypted_connection_trusts_the_authority_that_the_url_names_and_no_other(
+    start: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    port, certificate, key = free_port(), tmp_path / "server.crt", tmp_path / "server.key"
+    _make_certificate(certificate, key)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
+    start("--tls-port", str(port), "--tls-auth-clients", "no", *files)
+
+    store = await RedisStore.open(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}")
+    assert await line_up(store, "m1")
+    await store.aclose()
+    with pytest.raises(StoreUnavailable):
+        await RedisStore.open(f"rediss://127.0.0.1:{port}/0", connect_timeout_s=0.2)
+
+
+def _make_certificate(certificate: Path, key: Path) -> None:
+    secret, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, secret.public_key(), x509.random_serial_number(), today, today + timedelta(days=1))
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    authority = x509.BasicConstraints(ca=True, path_length=None)
+    signed = builder.add_extension(address, critical=False).add_extension(authority, critical=True).sign(secret, hashes.SHA256())
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key.write_bytes(secret.private_bytes(*plain))
 
 
 def test_a_server_is_called_by_host_and_database_only() -> None:
