@@ -37,11 +37,12 @@ class Process:
     port: int
     bulletin: SharedBulletin
     seats: SharedSeats
-    hearing: asyncio.Task[None]
+    tasks: list[asyncio.Task[None]]
 
     async def stop(self) -> None:
-        self.hearing.cancel()
-        await asyncio.gather(self.hearing, return_exceptions=True)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 Build = Callable[[Shared, HttpFace, SharedBulletin, SharedSeats], Channel]
@@ -59,9 +60,9 @@ async def process(between: Shared, build: Build, sections: Mapping[str, Any] | N
     channel = build(between, face, bulletin, seats)
     config = parse_config({"answering": {"chain": ["echo"]}, **(sections or {})}, {})
     house = join(config, store=between.store, backend=between.backend, channels={channel.name: channel}, face=face, clock=between.clock)
-    hearing = asyncio.create_task(channel.run(house.dispatch.hear))
+    tasks = [asyncio.create_task(channel.run(house.dispatch.hear)), asyncio.create_task(house.lineup.run(house.dispatch))]
     async with listening(face, drain_s=0.1) as port:
-        made = Process(house=house, channel=channel, port=port, bulletin=bulletin, seats=seats, hearing=hearing)
+        made = Process(house=house, channel=channel, port=port, bulletin=bulletin, seats=seats, tasks=tasks)
         try:
             yield made
         finally:

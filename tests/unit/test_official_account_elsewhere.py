@@ -43,7 +43,7 @@ class Account:
         if turn is None:
             turn = book.begin("m1")
             turn.admitted = True
-            book.join(turn, late_s=late_s)
+            book.join(turn, elapsed_s=late_s)
             await book.catch_up(turn)
         self.tasks.append(asyncio.create_task(book.hold(turn, attempt, lambda: LATER)))
         await self.clock.settle()

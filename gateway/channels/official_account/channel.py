@@ -207,7 +207,7 @@ class OfficialAccountChannel(Channel):
             if not turn.admitted:
                 await self._book.abandon(turn)
         if admitted.admission is Admission.DUPLICATE:
-            self._book.join(turn, late_s=self._late_since(admitted.accepted_at, received))
+            self._join(turn, received, admitted.accepted_at)
         await self._note(turn, inbound, received, admitted)
         await self._hold(turn, request, received)
 
@@ -246,11 +246,12 @@ class OfficialAccountChannel(Channel):
     async def _hold(self, turn: Turn, request: HeldRequest, received: Received) -> None:
         await self._book.hold(turn, request, lambda: _reply(received, say("placeholder", language_of(received.fields.get("Content", "")))))
 
-    def _late_since(self, accepted_at: datetime | None, received: Received) -> float:
-        """Seconds since the first attempt of a message that was taken in before, by this process' forerunner or by another one."""
+    def _join(self, turn: Turn, received: Received, accepted_at: datetime | None) -> None:
+        """The message was taken in before, by this process' forerunner or by another one."""
         if accepted_at is None:
-            return self._late_by(int(self._clock.now().timestamp()), received)
-        return self._ladder.late_s((self._clock.now() - accepted_at).total_seconds())
+            turn.began = min(turn.began, self._clock.monotonic() - self._late_by(int(self._clock.now().timestamp()), received))
+        else:
+            self._book.join(turn, elapsed_s=(self._clock.now() - accepted_at).total_seconds())
 
     def _late_by(self, at: int, received: Received) -> float:
         """Seconds since the platform's first attempt, for a message that we meet at a later one (we were away).

@@ -40,6 +40,11 @@ class Ladder:
         """An attempt that arrives this late is the last one, whatever was counted."""
         return (ATTEMPTS - 1) * self.window_s - (self.window_s - self.attempt_s)
 
+    @property
+    def beside_s(self) -> float:
+        """What reaches another process sooner than this is a copy of the same attempt, later it is the next one (after a broken one)."""
+        return self.window_s / 10
+
     def late_s(self, elapsed_s: float) -> float:
         """How late a further attempt is by the clock of another process: a whole number of windows, should the clocks differ a little."""
         windows = min(max(round(elapsed_s / self.window_s), 0), ATTEMPTS)
@@ -135,10 +140,10 @@ class TurnBook:
         if turn.state is not TurnState.ANSWERED:
             raise _expired(turn_id)
 
-    def join(self, turn: Turn, *, late_s: float) -> None:
-        """Take up a turn whose first attempt, so long ago, another process met, or this one before it was restarted."""
-        turn.began = min(turn.began, self._clock.monotonic() - late_s)
-        if self._elsewhere is not None and late_s >= self._ladder.window_s:
+    def join(self, turn: Turn, *, elapsed_s: float) -> None:
+        """Take up a turn whose first attempt another process took in, so long ago by its clock, or this one before it was restarted."""
+        turn.began = min(turn.began, self._clock.monotonic() - self._ladder.late_s(elapsed_s))
+        if self._elsewhere is not None and elapsed_s >= self._ladder.beside_s:
             turn.attempts = max(turn.attempts, 1)
 
     async def catch_up(self, turn: Turn) -> None:
