@@ -255,7 +255,7 @@ async def test_when_the_budget_is_spent_only_fresh_messages_are_answered(sim: Di
         await clock.advance(1)
         await sending
         assert channel.budget.spent
-        with pytest.raises(TicketExpired, match=r"quota\.monthly"):
+        with pytest.raises(TicketExpired, match=r"monthly_calls"):
             await channel.send(to_person(sim))
         await channel.send(answer(await a_question(sim, book), "42"))
     again = a_channel(sim, clock, shelf=store.shelf, monthly_calls=2)

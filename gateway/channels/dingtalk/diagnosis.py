@@ -134,10 +134,10 @@ def _spending(budget: Budget) -> Finding:
     if budget.monthly is None:
         return Finding(f"API calls this month: {budget.used}, about {budget.forecast} by its end, no limit set", True)
     if budget.monthly == 0:
-        return Finding("API calls are switched off (quota.monthly is 0): only fresh messages are answered", True)
+        return Finding("API calls are switched off (monthly_calls is 0): only fresh messages are answered", True)
     what = f"API calls this month: {budget.used} of {budget.monthly}, about {budget.forecast} by its end"
     if budget.spent:
-        return Finding(what, False, "they are spent: only fresh messages are answered; raise quota.monthly if the organisation has more")
+        return Finding(what, False, "they are spent: only fresh messages are answered; raise monthly_calls if the organisation has more")
     if budget.low or budget.forecast > budget.monthly:
-        return Finding(what, False, "they will not last: send less by API (farewells, reminders), or raise quota.monthly if there are more")
+        return Finding(what, False, "they will not last: send less by API (farewells, reminders), or raise monthly_calls if there are more")
     return Finding(what, True)

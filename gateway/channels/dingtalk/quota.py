@@ -17,9 +17,8 @@ MONTHLY_CALLS = 5_000
 PER_SECOND = 20
 """Calls per app and API in the standard plan; professional 40, exclusive 60 (the same)."""
 WARN_AT = 0.8
-MOST_BLOCKS = 500
-"""The month is counted in so many blocks at most, each claimed whole: 10 calls of 5 000. A restart forgets what is left of one."""
-UNLIMITED_BLOCK = 50
+BLOCK = 10
+"""Calls are claimed so many at a time: one write to the store for ten calls, and a restart forgets at most nine."""
 PATIENCE_S = 10.0
 KEEP_COUNT = timedelta(days=62)
 KEEP_SLOT = timedelta(seconds=30)
@@ -100,7 +99,6 @@ class Quota:
         self._pace = pace or LocalClaims()
         self._monthly = monthly
         self._slots_per_s = max(1, per_second - 1)
-        self._block = UNLIMITED_BLOCK if monthly is None else max(1, monthly // MOST_BLOCKS)
         self._counting = asyncio.Lock()
         self._month = ""
         self._claimed = 0
@@ -153,13 +151,13 @@ class Quota:
 
     async def _claim_block(self, now: datetime) -> None:
         await self._find_claimed(now)
-        while self._monthly is None or (self._claimed + 1) * self._block <= self._monthly:
+        while (left := self._unclaimed()) > 0:
             self._claimed += 1
-            if await self._counts.add(self._name(self._claimed - 1), self._client_id, now + KEEP_COUNT, now):
-                self._left = self._block
+            if await self._counts.add(self._name(self._claimed - 1), "", now + KEEP_COUNT, now):
+                self._left = min(BLOCK, left)
                 return
         self._note(now)
-        raise QuotaSpent(f"the {self._monthly} API calls of this month (quota.monthly) are spent")
+        raise QuotaSpent(f"the {self._monthly} API calls of this month (monthly_calls) are spent")
 
     async def _find_claimed(self, now: datetime) -> None:
         """Blocks are claimed in order, so the first free one is found by doubling and halving."""
@@ -174,11 +172,16 @@ class Quota:
                 low += step
         self._claimed = low
 
+    def _unclaimed(self) -> int:
+        """Calls in blocks that nobody has claimed; the last block may be a short one."""
+        return BLOCK if self._monthly is None else self._monthly - self._claimed * BLOCK
+
     def _name(self, block: int) -> str:
-        return f"dingtalk/calls/{self._client_id}/{self._month}/{self._block}/{block}"
+        return f"dingtalk/calls/{self._client_id}/{self._month}/{block}"
 
     def _note(self, now: datetime) -> None:
-        used = self._claimed * self._block - self._left
+        claimed = self._claimed * BLOCK
+        used = (claimed if self._monthly is None else min(claimed, self._monthly)) - self._left
         self.latest = Budget(used=used, monthly=self._monthly, forecast=forecast(used, now))
         if self._monthly and self.latest.low and self._warned != self._month:
             self._warned = self._month
