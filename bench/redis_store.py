@@ -35,7 +35,7 @@ from bench.harness import TICK, free_port
 from gateway.clock import SystemClock
 from gateway.messages import Address, Answer, Inbound, Outcome, OutcomeKind, ReplyTicket, Text
 from gateway.sessions.session import new_session
-from gateway.stores import redis_scripts as scripts
+from gateway.stores import redis_small_scripts as scripts
 from gateway.stores.redis import RedisStore
 from gateway.stores.redis_line import Line
 from gateway.stores.redis_wire import Server

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from gateway.errors import LeaseLost
 from gateway.messages import Answer, Inbound, Outcome, OutcomeKind, TurnKey
 from gateway.stores import redis_rows as rows
-from gateway.stores import redis_scripts as scripts
+from gateway.stores import redis_turn_scripts as scripts
 from gateway.stores.base import Ledger, TurnRecord, TurnState
 from gateway.stores.redis_leases import Leases
 from gateway.stores.redis_line import Line, Word

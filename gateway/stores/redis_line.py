@@ -11,12 +11,16 @@ from typing import TypeAlias
 
 from gateway.clock import Clock
 from gateway.errors import StoreError, StoreUnavailable
-from gateway.stores.redis_scripts import SCRIPTS, Script
+from gateway.stores import redis_lane_scripts, redis_small_scripts, redis_turn_scripts
+from gateway.stores.redis_scripts import Script
 from gateway.stores.redis_wire import NoScript, Reply, Server
 
 logger = logging.getLogger(__name__)
 
 Word: TypeAlias = bytes | int
+
+_ROOMS = (redis_turn_scripts, redis_lane_scripts, redis_small_scripts)
+SCRIPTS = tuple(script for room in _ROOMS for script in vars(room).values() if isinstance(script, Script))
 
 MAX_WAITING = 50_000
 """Calls that may wait for the server; more are refused at once."""

@@ -10,8 +10,8 @@ from datetime import datetime
 from gateway.clock import Clock
 from gateway.errors import LeaseLost, StoreError, StoreUnavailable
 from gateway.messages import Inbound, TurnKey
+from gateway.stores import redis_lane_scripts as scripts
 from gateway.stores import redis_rows as rows
-from gateway.stores import redis_scripts as scripts
 from gateway.stores.base import Lined, Mailboxes, TurnRecord, TurnState
 from gateway.stores.redis_leases import Leases
 from gateway.stores.redis_ledger import RedisLedger

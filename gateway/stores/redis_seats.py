@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.stores import redis_scripts as scripts
+from gateway.stores import redis_small_scripts as scripts
 from gateway.stores.base import Seats
 from gateway.stores.redis_line import Line
 from gateway.stores.redis_rows import encoded

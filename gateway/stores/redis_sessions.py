@@ -8,7 +8,7 @@ from datetime import datetime
 
 from gateway.errors import LeaseLost
 from gateway.sessions.session import Session
-from gateway.stores import redis_scripts as scripts
+from gateway.stores import redis_small_scripts as scripts
 from gateway.stores.base import SessionStore, Shelf
 from gateway.stores.redis_leases import Leases
 from gateway.stores.redis_line import Line, Word
