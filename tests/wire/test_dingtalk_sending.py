@@ -237,7 +237,7 @@ async def test_the_token_goes_to_the_api_only_and_never_into_the_log(
 
 async def test_sixty_sends_at_once_by_two_processes_stay_below_twenty_a_second(sim: DingTalkSimulator) -> None:
     shelf = MemoryStore().shelf
-    channels = [a_channel(sim, SystemClock(), shelf=shelf, share_pace=True) for _ in range(2)]
+    channels = [a_channel(sim, SystemClock(), shelf=shelf, share_pace=True, calls_per_second=15) for _ in range(2)]
     await asyncio.gather(*(channels[number % 2].send(to_person(sim, text=str(number))) for number in range(60)))
     for channel in channels:
         await channel.aclose()
