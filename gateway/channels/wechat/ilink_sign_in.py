@@ -136,7 +136,7 @@ class ILinkSignIn:
             raise _CodeOver
         if status.status == CodeState.KNOWN:
             raise AlreadyBound
-        if status.status != CodeState.REDIRECTED:
+        if status.status != CodeState.REDIRECTED or not status.redirect_host:
             return base_url
         try:
             return self._wire.beside(self._base_url, status.redirect_host)
