@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -195,23 +195,15 @@ async def test_a_web_page_instead_of_an_answer_is_uncertain(simulator: ILinkSimu
             await house.answer(inbound, "好")
 
 
-async def test_a_server_that_is_gone_is_tried_later(simulator: ILinkSimulator, tmp_path: Path) -> None:
-    async with living(simulator, tmp_path) as house:
-        inbound = await asked(simulator, house)
-        path = next(iter(house.folder.glob("*.json")))
-        text = path.read_text()
-    gone = json.loads(text)
-    gone["login"]["base_url"] = "http://127.0.0.1:9"
-    path.write_text(json.dumps(gone))
-    settled = House(simulator, tmp_path)
-    try:
-        settled.channel._wire._own.add(("http", "127.0.0.1", 9))
-        [bond] = await settled.channel._bonds.all()
-        settled.channel._people[bond.user_id] = settled.channel._person(bond)
-        with pytest.raises(SendLater):
-            await settled.answer(inbound, "好")
-    finally:
-        await settled.channel.aclose()
+async def test_a_server_that_is_gone_is_tried_later(tmp_path: Path) -> None:
+    simulator = ILinkSimulator(faults=ILinkFaults(hold_s=0.3, qr_states=[]))
+    async with AsyncExitStack() as stack:
+        async with simulator.running():
+            house = await stack.enter_async_context(living(simulator, tmp_path))
+            inbound = await asked(simulator, house)
+        with pytest.raises(SendLater, match="cannot be reached"):
+            await house.answer(inbound, "好")
+        await house.until(lambda: "cannot be reached" in house.channel.health().reason)
 
 
 async def test_an_empty_answer_is_refused_before_it_is_sent(simulator: ILinkSimulator, tmp_path: Path) -> None:

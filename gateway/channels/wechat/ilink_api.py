@@ -109,6 +109,13 @@ class _Typing(_Answer):
     typing_ticket: str = ""
 
 
+class UploadPlace(_Answer):
+    """Where a file may be uploaded: a whole address, or what the CDN's own must be given."""
+
+    url: str = Field("", alias="upload_full_url")
+    param: str = Field("", alias="upload_param")
+
+
 class ILinkApi:
     """Tencent's bot API. Every method raises Unreachable, and with a token TokenStale, unless it says otherwise."""
 
@@ -155,6 +162,9 @@ class ILinkApi:
     async def show_typing(self, place: Place, user_id: str, ticket: str, *, on: bool) -> None:
         body = {"ilink_user_id": user_id, "typing_ticket": ticket, "status": 1 if on else 2}
         _checked(_Answer, await self._wire.post(place, "ilink/bot/sendtyping", body, timeout_s=SMALL_CALL_S))
+
+    async def upload_place(self, place: Place, asked: Raw) -> UploadPlace:
+        return _checked(UploadPlace, await self._wire.post(place, "ilink/bot/getuploadurl", asked, timeout_s=CALL_S))
 
     async def notify(self, place: Place, *, listening: bool) -> None:
         """Tell the platform that we begin or stop to listen."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Bonds:
         """`base_url`: bonds made at another server are not looked at."""
         self.folder = folder
         self._base_url = base_url
+        self._writing = threading.Lock()  # the thread of a cancelled save writes on while the next one begins
 
     async def all(self) -> list[Bond]:
         """The readable ones, the oldest first."""
@@ -58,15 +60,21 @@ class Bonds:
 
     async def bind(self, bond: Bond) -> None:
         """Keep a new sign-in, in place of an older one of the same person. Raises OSError."""
-        await in_thread("wechat-ilink-bonds", lambda: self._save(bond))
+
+        def body() -> None:
+            with self._writing:
+                self._save(bond)
+
+        await in_thread("wechat-ilink-bonds", body)
 
     async def update(self, bond: Bond) -> None:
         """Keep how far we are, unless the person has signed in anew meanwhile: that one is newer. Raises OSError."""
 
         def body() -> None:
-            there = self._load(self._path(bond.user_id))
-            if there is None or there.token == bond.token:
-                self._save(bond)
+            with self._writing:
+                there = self._load(self._path(bond.user_id))
+                if there is None or there.token == bond.token:
+                    self._save(bond)
 
         await in_thread("wechat-ilink-bonds", body)
 

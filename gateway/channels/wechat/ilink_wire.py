@@ -8,7 +8,9 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,6 +57,15 @@ class Place:
         return f"Place({self.base_url!r}, token=…)"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """What the CDN said; `param` names an uploaded file."""
+
+    status: int
+    param: str
+    body: bytes
+
+
 class Wire:
     """Speaks to Tencent's hosts and to the configured ones, and to no other, whatever an answer says (SSRF)."""
 
@@ -62,7 +73,9 @@ class Wire:
         """`bases`: the configured base_url and cdn_base_url. Raises StartupError for a proxy that cannot be used."""
         self._own = {_origin(httpx2.URL(base)) for base in bases}
         self._clock = clock
-        self._http = _client(trust_env=not all(_is_loopback(host) for _, host, _ in self._own))
+        trust_env = not all(_is_loopback(host) for _, host, _ in self._own)
+        self._http = _client(trust_env=trust_env)
+        self._cdn = _client(trust_env=trust_env, context=_cdn_context())
         wire_logger = logging.getLogger("httpx2")  # its INFO line prints whole URLs, and the QR code's id is in a query
         wire_logger.setLevel(max(wire_logger.level, logging.WARNING))
 
@@ -78,16 +91,34 @@ class Wire:
         """Like `post`, without a body and without the token."""
         return await self._ask("GET", place, path, timeout_s, headers=_common(), query=query)
 
+    async def transfer(self, url: str, content: bytes | None, *, max_bytes: int, timeout_s: float) -> Transferred:
+        """POST `content` to the CDN, or GET when it is None; whatever the status. Raises Unreachable, also for more than `max_bytes`."""
+        known = self._known(url)
+        method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": "application/octet-stream"})
+        with _translated(timeout_s):
+            async with (
+                self._clock.timeout(timeout_s),
+                self._cdn.stream(method, known, headers=headers, content=content or b"") as response,
+            ):
+                body = await _body(response, max_bytes)
+                return Transferred(status=response.status_code, param=response.headers.get("x-encrypted-param", ""), body=body)
+
     def must_be_known(self, address: str) -> str:
         """`address` without a slash at its end. Raises ForeignHost unless it leads to Tencent over https, or to a configured host."""
+        url = self._known(address)
+        if url.query or url.fragment:
+            raise ForeignHost("the server named something that is no plain address")
+        return address.rstrip("/")
+
+    def _known(self, address: str) -> httpx2.URL:
         try:
             url = httpx2.URL(address)
         except httpx2.InvalidURL as error:
             raise ForeignHost("the server named something that is no address") from error
         tencents = url.scheme == "https" and url.port is None and _TENCENTS.fullmatch(url.host) is not None
-        if url.userinfo or url.query or url.fragment or not (tencents or _origin(url) in self._own):
+        if url.userinfo or not (tencents or _origin(url) in self._own):
             raise ForeignHost(f"the server named a foreign host, {url.host[:100]!r}; nothing was sent there")
-        return address.rstrip("/")
+        return url
 
     def beside(self, base_url: str, host: str) -> str:
         """The address of `host` (perhaps with a port) in the scheme of `base_url`. Raises ForeignHost."""
@@ -101,6 +132,7 @@ class Wire:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+        await self._cdn.aclose()
 
     async def _ask(
         self,
@@ -114,18 +146,25 @@ class Wire:
         query: Mapping[str, str] | None = None,
     ) -> Raw:
         url = f"{self.must_be_known(place.base_url)}/{path}"
-        try:
+        with _translated(timeout_s):
             async with (
                 self._clock.timeout(timeout_s),
                 self._http.stream(method, url, headers=dict(headers), content=content, params=query) as response,
             ):
-                return _answer(response.status_code, await _body(response))
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
-            raise Unreachable(f"no connection: {type(error).__name__}", maybe_sent=False) from error
-        except TimeoutError as error:
-            raise TimedOut(f"no answer within {timeout_s:.0f} s") from error
-        except httpx2.HTTPError as error:
-            raise Unreachable(f"the connection broke: {type(error).__name__}") from error
+                return _answer(response.status_code, await _body(response, ANSWER_BYTES))
+
+
+@contextmanager
+def _translated(timeout_s: float) -> Iterator[None]:
+    """Raises Unreachable for what httpx2 raises in the body."""
+    try:
+        yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
+        raise Unreachable(f"no connection: {type(error).__name__}", maybe_sent=False) from error
+    except TimeoutError as error:
+        raise TimedOut(f"no answer within {timeout_s:.0f} s") from error
+    except httpx2.HTTPError as error:
+        raise Unreachable(f"the connection broke: {type(error).__name__}") from error
 
 
 def _answer(status: int, body: bytes) -> Raw:
@@ -142,20 +181,28 @@ def _answer(status: int, body: bytes) -> Raw:
     return answer
 
 
-async def _body(response: httpx2.Response) -> bytes:
+async def _body(response: httpx2.Response, max_bytes: int) -> bytes:
     chunks, size = [], 0
     async for chunk in response.aiter_bytes():
         chunks.append(chunk)
         size += len(chunk)
-        if size > ANSWER_BYTES:
-            raise Unreachable(f"the answer is longer than {ANSWER_BYTES} bytes", status=response.status_code)
+        if size > max_bytes:
+            raise Unreachable(f"the answer is longer than {max_bytes} bytes", status=response.status_code)
     return b"".join(chunks)
 
 
-def _client(*, trust_env: bool) -> httpx2.AsyncClient:
+def _cdn_context() -> ssl.SSLContext:
+    """The CDN offers only RSA suites of TLS 1.2, which OpenSSL's stricter defaults refuse (CowAgent); certificates are verified as ever."""
+    context = ssl.create_default_context()
+    context.set_ciphers("DEFAULT:@SECLEVEL=1")
+    return context
+
+
+def _client(*, trust_env: bool, context: ssl.SSLContext | None = None) -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=50)
     try:
-        return httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S), limits=limits, trust_env=trust_env)
+        timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        return httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=trust_env, verify=context or True)
     except (ImportError, ValueError) as error:
         raise StartupError("iLink cannot be reached through the proxy in ALL_PROXY or HTTPS_PROXY: only http:// proxies work") from error
 
