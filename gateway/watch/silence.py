@@ -112,7 +112,9 @@ class SilenceWatch(Watch):
 
     def heard(self, channel: str) -> None:
         """Something came in over `channel`, whatever became of it."""
-        ear = self._ears[channel]
+        ear = self._ears.get(channel)
+        if ear is None:
+            return
         ear.heard, ear.heard_at, ear.heard_on = True, self._clock.monotonic(), self._clock.now()
         ear.rhythm.missed = 0.0
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from gateway.clock import Clock
-from gateway.errors import LeaseLost
+from gateway.errors import LeaseLost, StoreError
 from gateway.messages import Answer, Inbound, Outcome, TurnKey
 from gateway.stores.base import Ledger, TurnRecord, TurnState
 from gateway.watch.trouble import GATEWAY, Trouble, TroubleKind, Watch
@@ -16,6 +16,8 @@ from gateway.watch.trouble import GATEWAY, Trouble, TroubleKind, Watch
 T = TypeVar("T")
 
 STUCK_AFTER_S = 900.0
+ASKED_ABOUT = 20
+"""Turns that do not move whose state is looked up in the store, at one look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,13 @@ class WatchedLedger(Ledger):
         before = self._clock.monotonic() - seconds
         found = [(key, place) for key, place in self._places.items() if place.since <= before]
         return [(key, place.state, place.on) for key, place in sorted(found, key=lambda item: item[1].since)]
+
+    async def forget_closed(self, keys: Iterable[TurnKey]) -> bool:
+        """Ask the store about turns that do not move: one that another process closed is no longer noted. Returns whether any was."""
+        closed = [key for key in keys if all(record.closed_at for record in await self._inner.find(key.message) if record.key == key)]
+        for key in closed:
+            self._places.pop(key, None)
+        return bool(closed)
 
     async def accept(self, inbound: Inbound, now: datetime) -> TurnRecord | None:
         known = await self._inner.accept(inbound, now)
@@ -122,6 +131,8 @@ class WorkWatch(Watch):
 
     async def look(self) -> Sequence[Trouble]:
         stuck = self._ledger.unmoved(self._stuck_after_s)
+        if await self._closed_elsewhere([key for key, _, _ in stuck[:ASKED_ABOUT]]):
+            stuck = self._ledger.unmoved(self._stuck_after_s)
         if not stuck:
             return []
         key, state, since = stuck[0]
@@ -131,3 +142,10 @@ class WorkWatch(Watch):
         )
         repair = f"gateway why {key.message}; /stop in that conversation frees it, a restart takes all of them up again."
         return [Trouble(kind=TroubleKind.STUCK, part=GATEWAY, since=since, cause=cause, repair=repair)]
+
+    async def _closed_elsewhere(self, keys: Sequence[TurnKey]) -> bool:
+        """A process that took a conversation over closes its turns without this one."""
+        try:
+            return await self._ledger.forget_closed(keys)
+        except StoreError:  # its own watch reports that
+            return False

@@ -442,6 +442,17 @@ async def test_a_turn_that_another_process_took_over_is_no_longer_in_hand(clock:
     assert sum(ledger.states().values()) == 0
 
 
+async def test_a_turn_that_another_process_closed_is_not_stuck(clock: ManualClock) -> None:
+    store = MemoryStore()
+    ledger = WatchedLedger(store.ledger, clock=clock)
+    await ledger.accept(a_message("m1"), clock.now())
+    await store.ledger.closed(a_message("m1").key, ANSWERED, clock.now())
+    await clock.advance(100)
+
+    assert await WorkWatch(ledger=ledger, stuck_after_s=60).look() == []
+    assert ledger.states()["accepted"] == 0
+
+
 # The store
 
 
