@@ -18,7 +18,6 @@ from gateway.messages import Address, Inbound, Outbound
 from gateway.rendering import cut
 from gateway.simulators.wecom_bot import BOT_ID, SECRET, WeComBotSimulator
 from gateway.testing import ManualClock
-from gateway.testing.bulletin import SharedBoard
 
 
 class Book:
@@ -148,7 +147,7 @@ async def test_a_private_message_is_answered_in_one_stream_that_grows(sim: WeCom
 
         growing = asyncio.create_task(grown(channel, answer(inbound), words))
         words.say("晴")
-        await sim.wait_for_snapshots(1)
+        await turn(clock, 3, lambda: len(sim.snapshots) >= 1)
         words.say("，25 度")
         await turn(clock, 3, lambda: len(sim.snapshots) >= 2)
         words.end()
@@ -199,6 +198,19 @@ async def test_quick_words_are_shown_no_faster_than_the_conversation_may_be_writ
     assert sim.snapshots[-1].finish
     assert sim.shown[0].text.endswith("199")
     assert sim.count("error") == 0
+
+
+async def test_a_short_answer_is_a_single_frame(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
+    channel, words = a_channel(sim, clock), Words()
+    async with listening(channel, book):
+        await sim.wait_for_log("subscribe")
+        await sim.say(text="在吗")
+        words.say("在")
+        words.say("的")
+        words.end()
+        await grown(channel, answer(await book.next()), words)
+
+    assert [(snapshot.content, snapshot.finish) for snapshot in sim.snapshots] == [("在的", True)]
 
 
 async def test_somebody_who_opens_the_chat_is_welcomed(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
@@ -282,7 +294,7 @@ async def test_a_stream_ends_after_five_minutes_and_the_rest_comes_as_a_message(
         await sim.say(text="想想看")
         growing = asyncio.create_task(grown(channel, answer(await book.next()), words))
         words.say("第一段\n第二段的开")
-        await sim.wait_for_snapshots(1)
+        await turn(clock, 3, lambda: len(sim.snapshots) >= 1)
         await clock.advance(291)
         await sim.wait_for_log("finish")
         words.say("头，完了。")
@@ -380,7 +392,7 @@ async def test_a_stream_that_broke_off_in_a_crash_is_continued(sim: WeComBotSimu
         inbound = await book.next()
         growing = asyncio.create_task(grown(first, answer(inbound), words))
         words.say("在的，")
-        await sim.wait_for_snapshots(1)
+        await turn(clock, 3, lambda: len(sim.snapshots) >= 1)
         growing.cancel()
         await asyncio.gather(growing, return_exceptions=True)
 
@@ -434,7 +446,7 @@ async def test_a_stopped_answer_ends_with_the_sentence_below_its_words(sim: WeCo
         inbound = await book.next()
         growing = asyncio.create_task(grown(channel, answer(inbound), words))
         words.say("从前")
-        await sim.wait_for_snapshots(1)
+        await turn(clock, 3, lambda: len(sim.snapshots) >= 1)
         growing.cancel()
         await asyncio.gather(growing, return_exceptions=True)
         await channel.send(answer(inbound, "（已停止）"))
@@ -555,7 +567,7 @@ async def test_a_connection_cut_in_the_middle_of_an_answer_is_opened_again_and_t
         await sim.say(text="在吗")
         growing = asyncio.create_task(grown(channel, answer(await book.next()), words))
         words.say("在")
-        await sim.wait_for_snapshots(1)
+        await turn(clock, 3, lambda: len(sim.snapshots) >= 1)
         sim.faults.cut_after = 1
         words.say("的")
         words.end()
@@ -670,22 +682,45 @@ async def test_without_a_connection_nothing_is_sent_and_that_is_said(sim: WeComB
         await channel.send(Outbound(key="reminder/1", address=address, text="提醒"))
 
 
-async def test_processes_on_one_store_share_the_bot_by_its_seat(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
-    board = SharedBoard(clock=clock)
-    one, other = a_channel(sim, clock, seats=board.seats()), a_channel(sim, clock, seats=board.seats())
-    async with listening(other, book):
-        async with listening(one, Book()):
-            await sim.wait_for_log("subscribe")
-            await turn(clock, 60, lambda: clock.monotonic() >= 60, step_s=5)
-            holds = other if other.can_show() else one
-            waits = one if holds is other else other
-            assert (sim.count("subscribe"), holds.can_show(), waits.can_show()) == (1, True, False)
-            assert waits.health().ok
-        if holds is one:
-            await turn(clock, 60, lambda: sim.count("subscribe") == 2, step_s=5)
-        await until(lambda: other.can_show())
+class HandedSeat:
+    """A seat that the test gives and takes."""
 
-    assert sim.count("takeover") == 0
+    def __init__(self) -> None:
+        self.mine = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        return self.mine.is_set()
+
+    async def sit(self) -> None:
+        await self.mine.wait()
+
+    async def lost(self) -> None:
+        await self.gone.wait()
+
+    async def leave(self) -> None:
+        self.mine.clear()
+
+
+async def test_only_the_process_that_holds_the_seat_connects_and_may_speak(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
+    seat = HandedSeat()
+    channel = a_channel(sim, clock, seat=seat)
+    async with listening(channel, book):
+        await turn(clock, 60, lambda: clock.monotonic() >= 60, step_s=10)
+        assert (sim.count("connect"), channel.can_show(), channel.health().ok) == (0, False, True)
+
+        seat.mine.set()
+        await sim.wait_for_log("subscribe")
+        assert channel.can_show()
+
+        seat.mine.clear()
+        seat.gone.set()
+        await sim.wait_for_log("close")
+        assert not channel.can_show()
+        await turn(clock, 60, lambda: clock.monotonic() >= 120, step_s=10)
+
+    assert sim.count("connect") == 1
 
 
 async def test_the_checkup_does_not_take_the_bot_from_a_running_gateway(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:

@@ -11,7 +11,7 @@ from gateway.channels.wecom_bot.budget import Budget
 from gateway.channels.wecom_bot.compose import PIECE_BYTES, WELCOME, compose_welcome
 from gateway.channels.wecom_bot.growing import Cut, Growing
 from gateway.channels.wecom_bot.line import OpenFailed
-from gateway.channels.wecom_bot.link import Link
+from gateway.channels.wecom_bot.link import Link, Seat
 from gateway.channels.wecom_bot.parse import MESSAGE, Frame, Unreadable, parse_event, parse_message
 from gateway.channels.wecom_bot.speech import Speech
 from gateway.channels.wecom_bot.verdicts import ReplyClosed, StreamOver
@@ -19,7 +19,6 @@ from gateway.checkup import Finding, Health
 from gateway.clock import Clock
 from gateway.errors import SendError, SendUncertain, StoreError, StoreUnavailable
 from gateway.messages import Inbound, Outbound
-from gateway.stores.base import Seats
 
 BASE_URL = "wss://openws.work.weixin.qq.com"
 DELIVER_TIMEOUT_S = 20.0
@@ -53,18 +52,17 @@ class WeComBotChannel(Channel):
         base_url: str = BASE_URL,
         bot_name: str = "",
         welcome: str | None = None,
-        seats: Seats | None = None,
+        seat: Seat | None = None,
     ) -> None:
         """`cut`: cuts Markdown. `bot_name`: as people see it, taken out of group messages; empty: the first `@word` is.
-        `welcome`: said when somebody opens the chat for the first time on a day. `seats`: for several processes on one store."""
+        `welcome`: said when somebody opens the chat for the first time on a day. `seat`: where several processes share a store."""
         self.name = name
         self._bot_id = bot_id
         self._bot_name = bot_name
         self._welcome = welcome
         self._clock = clock
         self._cut = cut
-        self._link = Link(name=name, bot_id=bot_id, secret=secret, base_url=base_url, clock=clock, hear=self._hear, seats=seats)
-        self._seats = seats
+        self._link = Link(name=name, bot_id=bot_id, secret=secret, base_url=base_url, clock=clock, hear=self._hear, seat=seat)
         self._speech = Speech(link=self._link, clock=clock, budget=Budget())
         self._linking: asyncio.Task[None] | None = None
         self._hearing = False

@@ -15,6 +15,8 @@ Cut: TypeAlias = Callable[[str, int], Sequence[str]]
 Show: TypeAlias = Callable[[str, bool], Awaitable[bool]]
 """Shows all words so far, for the last time or not. False: not now. Raises a SendError."""
 
+FIRST_S = 0.4
+"""A short answer that is complete by then is one frame instead of two."""
 QUICK_S, SLOW_S = 1.5, 4.0
 QUICK_SHOWS = 8
 """So many snapshots come quickly. 30 messages a minute may be sent to a conversation: this leaves a third for others in a group."""
@@ -59,6 +61,8 @@ class Growing:
     async def show_now_and_then(self, show: Show) -> None:
         """Until `end`, or until the stream is over. A person who sees nothing now sees the whole answer at its end."""
         shows = 0
+        await self._news.wait()
+        await self._until(self._over, FIRST_S)
         try:
             while not self._over.is_set() and self.closed is None:
                 if self._must_close():

@@ -7,7 +7,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from typing import Protocol
 
 from gateway.channels.wecom_bot.compose import PING, SUBSCRIBE, compose_subscription
 from gateway.channels.wecom_bot.line import LOST_S, Line, OpenFailed, opened_line, socket_url
@@ -16,16 +16,30 @@ from gateway.channels.wecom_bot.parse import EVENT, Frame, Raw, Unreadable, pars
 from gateway.channels.wecom_bot.verdicts import NotSubscribed, raise_for, repair
 from gateway.checkup import Health
 from gateway.clock import Clock
-from gateway.errors import SendError, SendLater, StoreError
-from gateway.stores.base import Seats
+from gateway.errors import SendError, SendLater
 
 PING_S = 30.0
 MISSED_PINGS = 2
 """So many unanswered pings, and the connection is dead (WeCom's SDK 1.0.2)."""
-SEAT_S = 5.0
-"""How often a process that shares its store says that it still holds the bot, or asks whether the bot is free."""
 
 logger = logging.getLogger(__name__)
+
+
+class Seat(Protocol):
+    """The right of one process to hold the bot, where several share a store."""
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody else can sit there now."""
+
+    async def sit(self) -> None:
+        """Wait until the seat is ours."""
+
+    async def lost(self) -> None:
+        """Return when the seat is no longer ours."""
+
+    async def leave(self) -> None:
+        """Stand up."""
 
 
 class OpenRefused(OpenFailed):
@@ -35,8 +49,8 @@ class OpenRefused(OpenFailed):
 class Link:
     """The bot's connection. `hear` is called with every message and event, in order, and must not wait.
 
-    WeCom serves one connection per bot: a newer one takes the bot over. With `seats` only the process that sits on the bot's seat
-    connects; another client that takes the bot over is given way to, for a minute first and then for up to a quarter of an hour.
+    WeCom serves one connection per bot: a newer one takes the bot over. With a `seat` only the process that sits on it connects;
+    another client that takes the bot over is given way to, for a minute first and then for up to a quarter of an hour.
     """
 
     def __init__(
@@ -48,7 +62,7 @@ class Link:
         base_url: str,
         clock: Clock,
         hear: Callable[[Frame], None],
-        seats: Seats | None = None,
+        seat: Seat | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Raises ConfigError for an address that is none, or that would show the secret to everybody on the way."""
@@ -58,9 +72,7 @@ class Link:
         self._url = socket_url(base_url, name)
         self._clock = clock
         self._hear = hear
-        self._seats = seats
-        self._seat = f"wecom_bot/{bot_id}"
-        self._seated = seats is None
+        self._seat = seat
         self._pace = Pace(jitter)
         self._numbers = itertools.count(1)
         self._live: Line | None = None
@@ -70,11 +82,11 @@ class Link:
     @property
     def seated(self) -> bool:
         """Whether this process is the one that may connect."""
-        return self._seated
+        return self._seat is None or self._seat.held
 
     def health(self) -> Health:
         """Whether messages can be heard now, or what hinders. A process that leaves the bot to another one is well."""
-        if not self._seated:
+        if not self.seated:
             return Health(True, "another process of this gateway holds the bot")
         if self._live is None:
             return Health(False, self._trouble)
@@ -85,12 +97,15 @@ class Link:
         """Keep a connection until cancelled."""
         try:
             while True:
-                await self._sit_down()
+                if self._seat is not None:
+                    await self._seat.sit()
                 await self._clock.sleep(self._pace.wait_s(self._clock.monotonic()))
-                await self._connect()
+                if self.seated:  # The seat may have been lost meanwhile.
+                    await self._connect()
         finally:
             self._trouble = "stopped"
-            await self._stand_up()
+            if self._seat is not None:
+                await self._seat.leave()
 
     async def ask(self, cmd: str, body: Raw, *, req_id: str = "") -> None:
         """Send a frame and wait until WeCom has taken it; without `req_id` it belongs to no message. Raises a SendError."""
@@ -127,7 +142,7 @@ class Link:
             self._live = line
             self._opened += 1
             logger.info("Channel %s is connected to WeCom, connection %d.", self._name, self._opened)
-            await self._first_of(line.over.wait(), self._ping(line), self._stay_seated())
+            await self._first_of(line.over.wait(), self._ping(line), *(() if self._seat is None else (self._seat.lost(),)))
         finally:
             self._live = None
             reading.cancel()
@@ -186,30 +201,6 @@ class Link:
             except SendError:
                 missed += 1
         logger.warning("Channel %s: WeCom answered no ping %d times.", self._name, MISSED_PINGS)
-
-    async def _sit_down(self) -> None:
-        while not await self._holds_seat():
-            await self._clock.sleep(SEAT_S)
-
-    async def _stay_seated(self) -> None:
-        """Returns when the seat was lost."""
-        while await self._holds_seat():
-            await self._clock.sleep(SEAT_S)
-
-    async def _holds_seat(self) -> bool:
-        if self._seats is None:
-            return True
-        try:
-            self._seated = await self._seats.take(self._seat)
-        except StoreError as error:  # Without the store no message can be taken; who sits stays, nobody sits down.
-            logger.warning("Channel %s does not know who holds the bot: %s", self._name, error)
-        return self._seated
-
-    async def _stand_up(self) -> None:
-        if self._seats is None or not self._seated:
-            return
-        with suppress(StoreError):  # The seat runs out by itself.
-            await self._seats.leave(self._seat)
 
     def _req_id(self, cmd: str) -> str:
         return f"{cmd}_{int(self._clock.now().timestamp() * 1000)}_{next(self._numbers)}"
