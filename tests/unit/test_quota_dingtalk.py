@@ -106,7 +106,7 @@ async def test_the_operator_is_warned_once_when_four_fifths_are_gone(caplog: pyt
     assert len([record for record in caplog.records if "API calls" in record.getMessage()]) == 1
 
 
-@pytest.mark.parametrize("per_second", [2, 6, 20, 40])
+@pytest.mark.parametrize("per_second", [1, 2, 6, 20, 40])
 async def test_no_second_has_more_calls_than_allowed_however_many_processes_call(per_second: int) -> None:
     store, clock = MemoryStore(), ManualClock()
     calls: list[float] = []
@@ -123,7 +123,7 @@ async def test_no_second_has_more_calls_than_allowed_however_many_processes_call
 
     later = itertools.islice(calls, per_second, None)
     assert all(then - first >= 0.98 for first, then in zip(calls, later, strict=False))  # hands move in hundredths
-    assert len(calls) >= 4 * (per_second - 1)
+    assert len(calls) >= max(2, 4 * (per_second - 1))
 
 
 async def test_one_api_does_not_slow_another_down() -> None:

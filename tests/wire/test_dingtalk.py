@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from dingtalk_desk import SOMEWHERE, Book, a_channel, answer, listening, subjects, until
 
-from gateway.channels.base import Admission
+from gateway.channels.base import Admission, Admitted
 from gateway.channels.dingtalk.channel import DingTalkChannel
 from gateway.clock import SystemClock
 from gateway.errors import SendError, SendLater, SendRefused, SendUncertain, StartupError, TicketExpired
@@ -188,6 +188,29 @@ async def test_messages_of_one_connection_are_heard_in_order(sim: DingTalkSimula
         await book.next(20)
 
     assert [inbound.text for inbound in book.heard] == [str(number) for number in range(20)]
+
+
+class MoodyBook(Book):
+    """A ledger whose writes take as long as the message says, in hundredths of a second."""
+
+    async def deliver(self, inbound: Inbound) -> Admitted:
+        await asyncio.sleep(int(inbound.text.split()[-1]) / 100)
+        return await super().deliver(inbound)
+
+
+async def test_a_slow_write_keeps_its_conversation_in_order_and_delays_no_other(sim: DingTalkSimulator) -> None:
+    clock = SystemClock()
+    book = MoodyBook(clock)
+    async with listening(a_channel(sim, clock), book):
+        await sim.wait_for_log("connect")
+        for number in range(10):
+            await sim.say(sender="张三", text=f"{number} {20 if number == 0 else number % 3}")
+        await sim.say(sender="李四", text="急 0")
+        await book.next(11)
+
+    by = {name: [inbound.text for inbound in book.heard if inbound.sender_name == name] for name in ("张三", "李四")}
+    assert [int(text.split()[0]) for text in by["张三"]] == list(range(10))
+    assert book.heard[0].sender_name == "李四"
 
 
 async def test_a_message_in_hand_is_written_down_and_acknowledged_before_the_channel_stops(sim: DingTalkSimulator) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from gateway.channels.base import Deliver
 from gateway.channels.dingtalk.parse import Raw, Unreadable, parse_message
@@ -19,13 +21,22 @@ KEPT_MESSAGES = 1_000
 logger = logging.getLogger(__name__)
 
 
+class _Turn:
+    """Whose turn it is in one conversation. The lock alone does not tell whether somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
+
+
 class Hearing:
-    """Hands messages in, and again what the store could not take: DingTalk may redeliver, or never."""
+    """Hands messages in, those of one conversation in order, and again what the store could not take: DingTalk may redeliver, or never."""
 
     def __init__(self, *, name: str, account: str, clock: Clock) -> None:
         self._name = name
         self._account = account
         self._clock = clock
+        self._turns: dict[str, _Turn] = {}
         self._kept: dict[str, Inbound] = {}
         self._something_kept = asyncio.Event()
 
@@ -36,11 +47,12 @@ class Hearing:
         except Unreadable as error:  # Acknowledged: it would not be more readable the second time.
             logger.warning("Channel %s: message of frame %s was skipped: %s.", self._name, frame_id or "(callback)", error)
             return
-        try:
-            await self._deliver(deliver, inbound)
-        except StoreError:
-            self._keep(inbound)
-            raise
+        async with self._turn(inbound.address.chat):
+            try:
+                await self._deliver(deliver, inbound)
+            except StoreError:
+                self._keep(inbound)
+                raise
 
     async def hand_in_again(self, deliver: Deliver) -> None:
         """Until cancelled: what the store did not take is tried every five seconds."""
@@ -48,6 +60,19 @@ class Hearing:
             await self._something_kept.wait()
             await self._clock.sleep(HAND_IN_AGAIN_S)
             await self._hand_in_kept(deliver)
+
+    @asynccontextmanager
+    async def _turn(self, chat: str) -> AsyncIterator[None]:
+        """One message of a conversation at a time, in the order of their calls."""
+        turn = self._turns.setdefault(chat, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[chat]
 
     async def _deliver(self, deliver: Deliver, inbound: Inbound) -> None:
         try:

@@ -99,7 +99,7 @@ class Quota:
         self._counts = counts or LocalClaims()
         self._pace = pace or LocalClaims()
         self._monthly = monthly
-        self._slots_per_s = max(1, per_second - 1)
+        self._slots_per_s = max(0.5, per_second - 1)
         self._counting = asyncio.Lock()
         self._month = ""
         self._claimed = 0

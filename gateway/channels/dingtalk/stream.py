@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TypeAlias
 from urllib.parse import quote_plus, urlsplit
 
@@ -33,6 +34,8 @@ STABLE_S = 30.0
 """A connection that lived this long was a good one: the next failure starts the backoff anew."""
 WS_PING_S = 20.0
 FRAME_BYTES = 4 * 2**20
+MOST_IN_HAND = 100
+"""Frames of one connection that are taken beside each other; with more waiting, no further one is read."""
 
 logger = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.wire")
@@ -97,7 +100,7 @@ class _Line:
 
 
 class Stream:
-    """Hears the frames of one app. Every connection's frames are taken in order, each up to its acknowledgement."""
+    """Hears the frames of one app. Frames are taken in order and beside each other: one that the ledger keeps waiting delays no other."""
 
     def __init__(
         self,
@@ -172,13 +175,19 @@ class Stream:
         logger.info("Channel %s: %s after %.0f s; the next opens in %.1f s.", self._name, self._trouble, now - line.opened_at, wait_s)
 
     async def _read(self, line: _Line, hear: Hear) -> None:
+        room = asyncio.Semaphore(MOST_IN_HAND)
         try:
-            while (text := await self._next(line)) is not None:
-                await _finished(self._take(line, text, hear), name=f"{self._name}-frame")
-        except ConnectionClosed:
-            return
+            async with asyncio.TaskGroup() as hands:
+                try:
+                    while (text := await self._next(line)) is not None:
+                        await room.acquire()
+                        work = _finished(self._take(line, text, hear), name=f"{self._name}-frame")
+                        hands.create_task(work, name=f"{self._name}-hand").add_done_callback(lambda _: room.release())
+                except ConnectionClosed:
+                    pass
+                finally:
+                    line.over.set()
         finally:
-            line.over.set()
             await line.socket.close()
 
     async def _next(self, line: _Line) -> str | bytes | None:
@@ -205,7 +214,8 @@ class Stream:
             logger.warning("Channel %s: a frame of %d characters was skipped: %s.", self._name, len(text), error)
             return
         if (ack := await self._answered(line, frame, hear)) is not None:
-            await line.socket.send(ack)
+            with suppress(ConnectionClosed):  # It comes again, and the ledger knows it.
+                await line.socket.send(ack)
 
     async def _answered(self, line: _Line, frame: Frame, hear: Hear) -> str | None:
         """What to acknowledge the frame with; None: nothing, so that it comes again or because nobody waits."""
