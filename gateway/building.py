@@ -168,11 +168,11 @@ def _dingtalk(name: str, section: DingTalk, site: Site) -> Channel:
 
 
 def _wechat(name: str, section: WeChat, site: Site) -> Channel:
+    from gateway.channels.seat import Seat
     from gateway.channels.wechat.channel import WeChatChannel
     from gateway.channels.wechat.friend_requests import FriendRequests
     from gateway.channels.wechat.itchat_transport import ItchatTransport
     from gateway.channels.wechat.login_state import ShelfLogins
-    from gateway.channels.wechat.seat import Seat
     from gateway.channels.wechat.sign_in import SignIn
 
     state_file = Path(section.state_file or f"data/wechat-{name}.json")

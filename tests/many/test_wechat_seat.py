@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.channels.base import Admission, Admitted
+from gateway.channels.seat import Seat
 from gateway.channels.wechat.channel import ELSEWHERE, WeChatChannel
 from gateway.channels.wechat.itchat_door import ItchatDoor
 from gateway.channels.wechat.itchat_transport import ItchatTransport
 from gateway.channels.wechat.login_state import ShelfLogins
-from gateway.channels.wechat.seat import Seat
 from gateway.channels.wechat.sign_in import SignIn
 from gateway.clock import SystemClock
 from gateway.errors import SendLater

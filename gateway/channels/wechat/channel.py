@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.channels.base import Admission, Admitted, Channel, ChannelLimits, Deliver, Markup, Receipt
+from gateway.channels.seat import Seat
 from gateway.channels.wechat.compose import compose
-from gateway.channels.wechat.seat import Seat
 from gateway.channels.wechat.transport import Transport
 from gateway.checkup import Finding, Health
 from gateway.errors import ChannelError, SendLater, StoreUnavailable

@@ -1,4 +1,4 @@
-"""One process at a time holds a personal account: this one sits down, keeps the seat, and knows by its own clock when it no longer may."""
+"""Where only one process may hold an account: this one sits down, keeps the seat, and knows by its own clock when it no longer may."""
 
 from __future__ import annotations
 
