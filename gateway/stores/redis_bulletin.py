@@ -95,6 +95,8 @@ class RedisBulletin(Bulletin):
         self._connected = True
 
     async def _ask_for(self, channel: bytes) -> None:
+        if not self._connected:
+            return  # the next connection listens to every topic
         try:
             await self._wire.send(pack((b"SUBSCRIBE", channel)))
         except StoreError as error:

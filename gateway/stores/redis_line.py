@@ -71,9 +71,11 @@ class Line:
         self._bodies = [script.body.replace("PREFIX", prefix).encode() for script in SCRIPTS]
         self._heads = {script: _head(body) for script, body in zip(SCRIPTS, self._bodies, strict=True)}
         self._calls: deque[_Call] = deque()
+        self._batch: list[_Call] = []
         self._wanted = asyncio.Event()
         self._closed = False
         self._worker = asyncio.create_task(self._work(), name="redis line")
+        self._worker.add_done_callback(self._end)
 
     def ask(self, *words: Word, again: bool = True) -> asyncio.Future[Reply]:
         """One plain command."""
@@ -105,6 +107,14 @@ class Line:
         self._wanted.set()
         return future
 
+    def _end(self, worker: asyncio.Task[None]) -> None:
+        """Nobody may wait for a worker that is gone, whatever ended it."""
+        self._closed = True
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            logger.critical("The line to Redis broke for good: restart the gateway.", exc_info=error)
+        for call in [*self._batch, *self._calls]:
+            call.settle(StoreUnavailable("The store is closed."))
+
     async def _work(self) -> None:
         while self._calls or not self._closed:
             await self._wanted.wait()
@@ -112,7 +122,9 @@ class Line:
                 self._wanted.clear()
             while self._calls:
                 count = min(len(self._calls), MAX_BATCH)
-                await self._deliver([self._calls.popleft() for _ in range(count)])
+                self._batch = [self._calls.popleft() for _ in range(count)]
+                await self._deliver(self._batch)
+                self._batch = []
 
     async def _deliver(self, batch: Sequence[_Call]) -> None:
         """Ends with every call of `batch` settled."""

@@ -165,7 +165,7 @@ class Wire:
             yield
         except AuthenticationError as error:
             raise NoEntry(f"Redis at {self._where} refuses the user name or the password: check store.url.") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError when a closed connection is written to
             raise StoreUnavailable(f"Redis at {self._where} {trouble} ({_kind(error)}).") from error
         except TypeError as error:
             raise StoreError(f"An option in store.url is unknown to redis-py: {error}.") from error

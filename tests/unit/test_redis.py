@@ -496,3 +496,16 @@ async def test_a_turn_that_waits_behind_another_is_closed_by_the_holder_too(stor
     assert await store.mailboxes.done(LANE, a_message("m1").key) is None
     with pytest.raises(LeaseLost):
         await store.mailboxes.done(LANE, a_message("m1").key)
+
+
+async def test_whatever_ends_the_line_nobody_waits_for_ever(store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(packed: bytes) -> None:
+        raise ZeroDivisionError
+
+    store._line._wire.send = broken  # type: ignore[method-assign]
+
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await line_up(store, "m1")
+
+    assert "broke for good" in caplog.text
