@@ -35,7 +35,9 @@ async def main(options: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-"))) if options.keep is None else options.keep
         nursery = await stack.enter_async_context(Nursery.open()) if options.fork else None
-        redis = await stack.enter_async_context(RedisServer(folder / "redis").running()) if options.store == "redis" else None
+        servers = [RedisServer(folder / f"redis-{number}") for number in range(options.towns if options.store == "redis" else 0)]
+        for server in servers:
+            await stack.enter_async_context(server.running())
         shares = [options.kills // options.towns + (number < options.kills % options.towns) for number in range(options.towns)]
         verdict = Verdict.of(
             await asyncio.gather(
@@ -46,7 +48,7 @@ async def main(options: argparse.Namespace) -> int:
                         seed=options.seed + number,
                         nursery=nursery,
                         processes=options.processes,
-                        store_url=redis.url(number) if redis else None,
+                        store_url=servers[number].url() if servers else None,
                         until=began + options.minutes * 60,
                         tell=progress.killed,
                     )

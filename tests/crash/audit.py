@@ -16,7 +16,10 @@ from .book import Asked
 from .town import Town
 
 IDEMPOTENT = frozenset({"o", "a"})
-"""Official account and HTTP API: there the platform shows an answer once, however often it is given."""
+"""Official account and HTTP API: there the platform shows an answer once, however often it is given.
+
+The official account's platform does so only while it asks; what was being written when the gateway died may end as unknown there, too.
+"""
 
 
 @dataclass(kw_only=True)
@@ -129,7 +132,7 @@ def _judge(verdict: Verdict, asked: Asked, record: TurnRecord | None) -> None:
         verdict.answered += asked.complete
         if not asked.complete:
             verdict.lost.append(f"{asked.token} is answered, and its person saw {asked.answers} {asked.other}: {_told(record)}")
-    elif kind is OutcomeKind.UNKNOWN and asked.platform not in IDEMPOTENT:
+    elif kind is OutcomeKind.UNKNOWN and asked.platform != "a":
         verdict.unknown_seen += asked.complete
         verdict.unknown_unseen += not asked.complete
     elif kind is OutcomeKind.EXPIRED:
@@ -148,10 +151,15 @@ def _told(record: TurnRecord | None) -> str:
 
 
 def _disordered(town: Town) -> list[str]:
-    """Each person wrote a message only when the one before had arrived: so answers must come in that order."""
+    """Each person wrote a message only when the one before had arrived: so answers must come in that order.
+
+    Followers of an official account are left out: what came too late they read when they ask for it.
+    """
     latest: dict[str, int] = {}
     found = []
     for chat, token in town.book.seen:
+        if town.book.asked[token].platform == "o":
+            continue
         number = town.book.asked[token].number
         if number < latest.get(chat, 0):
             found.append(f"{token} was answered after number {latest[chat]}")

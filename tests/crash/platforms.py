@@ -111,6 +111,9 @@ class Person(ABC):
         if self.dice.random() < 0.7:
             await self.book.until(lambda: self.asked[-1].complete or bool(self.asked[-1].other), 3.0)
 
+    async def catch_up(self) -> None:
+        """Everything works again: look for what is still missing."""
+
     @abstractmethod
     async def again(self, asked: Asked) -> str:
         """The platform delivers the message once more, much later. Returns what it got for it, "" where it gets nothing."""
@@ -177,17 +180,28 @@ class Follower(Person):
         asked.ledger_id = f"{self._official.open_id(self.name)}:{message}"
         await self.book.until(lambda: bool(asked.answers or asked.other), PATIENCE_S)
         asked.accepted = bool(asked.answers) or any(text != FAULT_LINE for text in asked.other)
-        for _ in range(8):
+        for _ in range(5):
             if asked.complete:
                 return
             await asyncio.sleep(0.3)
             await self._fetch()
 
-    async def _fetch(self) -> None:
+    async def catch_up(self) -> None:
+        """Until everything is there, or asking brings nothing more."""
+        fruitless = 0
+        while fruitless < 2 and not all(asked.complete or not asked.accepted for asked in self.asked):
+            fruitless = 0 if await self._fetch() else fruitless + 1
+
+    async def _fetch(self) -> bool:
+        """Whether the fetch word brought something."""
         asked = Asked("", self.platform, self.number, 0, FETCH)
+        before = self._seen()
         self.book.by_message[await self._official.say(sender=self.name, text=FETCH)] = asked
-        before = sum(len(mine.answers) for mine in self.asked)
-        await self.book.until(lambda: bool(asked.other) or sum(len(mine.answers) for mine in self.asked) > before, PATIENCE_S)
+        await self.book.until(lambda: bool(asked.other) or self._seen() > before, PATIENCE_S)
+        return self._seen() > before
+
+    def _seen(self) -> int:
+        return sum(len(asked.answers) for asked in self.asked)
 
     async def again(self, asked: Asked) -> str:
         return ""
@@ -206,9 +220,10 @@ class Program(Person):
     async def _ask(self) -> None:
         asked = self._next()
         self.book.sent(asked, f"api-{asked.token}")
-        text = await self._answer(asked)
-        asked.accepted = bool(text)
-        await self.book.saw(self.name, text, asked.message_id)
+        while not asked.answers and not self.stopped():  # a sentence of the gateway is no answer: ask again
+            text = await self._answer(asked)
+            asked.accepted = True
+            await self.book.saw(self.name, text, asked.message_id)
 
     async def again(self, asked: Asked) -> str:
         return await self._answer(asked)

@@ -31,6 +31,7 @@ async def calm_down(town: Town) -> Verdict:
     await town.start()
     await town.quiet()
     await town.idle()
+    await asyncio.gather(*(person.catch_up() for person in town.people))
     redelivered = await town.redeliver()
     await town.idle()
     codes = await town.stop()

@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from .nursery import Nursery
 from .storm import calm_down
 from .town import town_at
@@ -24,15 +22,14 @@ CALLS = (
 """Every write that a turn makes, and the reads between which something is at stake."""
 
 
-@pytest.mark.parametrize("nth", [1, 3])
-async def test_dying_at_every_named_point_loses_nothing_and_doubles_nothing(tmp_path: Path, nth: int) -> None:
+async def test_dying_at_every_named_point_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     # Given people on every platform, some of whom get answers that their platform cannot show at once
-    async with Nursery.open() as nursery, town_at(tmp_path, nursery=nursery, seed=nth) as town:
+    async with Nursery.open() as nursery, town_at(tmp_path, nursery=nursery, seed=5) as town:
         town.settle(dingtalk=4, official=6, api=3)
         # When each life of the gateway ends by its own hand at another call, before or after it reached the disk
         for call in CALLS:
             for when in ("before", "after"):
-                await town.gateways[0].start(CRASH_AT=f"{call}:{when}:{nth}")
+                await town.gateways[0].start(CRASH_AT=f"{call}:{when}:{town.dice.choice((1, 2, 3))}")
                 async with asyncio.timeout(25):
                     await town.gateways[0].died(25)
         verdict = await calm_down(town)

@@ -268,10 +268,10 @@ async def town_at(
             "answering": {"chain": ["gpt"]},
             "queue": {"per_conversation": 200},
             "sessions": {"history_tokens": 20_000},
-            "store": {"url": store_url or f"sqlite:///{folder}/gateway.db"},
             "logging": {"level": "info"},
             **sections,
         }
+        config["store"] = {"url": store_url or f"sqlite:///{folder}/gateway.db", **sections.get("store", {})}
         gateways = [_configured(folder, number, port, config, nursery) for number, port in enumerate(ports)]
         town = Town(
             folder=folder, book=book, dice=dice, dingtalk=dingtalk, official=official, wechat=wechat, model=model,
