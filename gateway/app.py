@@ -58,6 +58,8 @@ class Gateway:
             *hearing,
             asyncio.create_task(house.expiry.run(), name="expiry"),
             asyncio.create_task(house.lineup.run(house.dispatch), name="lineup"),
+            asyncio.create_task(house.watchdog.run(), name="watchdog"),
+            asyncio.create_task(house.pruning.run(), name="pruning"),
             asyncio.create_task(_prepare(house.backend), name="prepare"),
             asyncio.create_task(self._watch_for_the_end(hearing), name="the end"),
         ]
@@ -78,6 +80,7 @@ class Gateway:
                 return True
             except ChannelError as error:
                 logger.error("Channel %s is down until somebody repairs it: %s", channel.name, error)
+                house.watchdog.gave_up(channel.name, str(error))
                 return False
             except Exception:  # a bug in one channel must not silence the others
                 logger.exception("Channel %s broke and is started again.", channel.name)

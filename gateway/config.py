@@ -271,6 +271,22 @@ class Logging(Section):
     format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
 
 
+class AdminSection(Section):
+    """One of the operator's people."""
+
+    channel: Name = Field(description="A channel of this configuration.")
+    sender: Annotated[str, StringConstraints(min_length=1)] = Field(description="The platform's id of the person there, never a nickname.")
+
+
+class Alarms(Section):
+    """Who is told when something is wrong."""
+
+    to: tuple[AdminSection, ...] = Field(
+        (), description="Tried in this order, first on channels that work. Each must have written to the bot once."
+    )
+    again_after_s: Seconds = Field(3600, description="The same trouble is not told again before this time.")
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -283,8 +299,18 @@ class Config(Section):
     http: Http = Field(default_factory=Http)
     queue: Queue = Field(default_factory=Queue)
     plugins: Plugins = Field(default_factory=Plugins)
+    alarms: Alarms = Field(default_factory=Alarms)
     logging: Logging = Field(default_factory=Logging)
     stop_timeout_s: Seconds = Field(20, description="How long the gateway finishes what runs when it is told to stop.")
+
+    @model_validator(mode="after")
+    def _admins_are_on_channels(self) -> Config:
+        for admin in self.alarms.to:
+            if admin.channel not in self.channels:
+                raise ValueError(
+                    f"alarms.to names channel {admin.channel!r}, which is not in channels ({', '.join(self.channels) or 'none'})"
+                )
+        return self
 
     @model_validator(mode="after")
     def _merging_is_local(self) -> Config:

@@ -49,6 +49,7 @@ class Dispatch:
         delivery: Delivery,
         patience: QueueNotices,
         notice: Notice = lambda *_: None,
+        accepted: Callable[[Inbound], None] = lambda inbound: None,
         max_replay_age: timedelta = timedelta(seconds=600),
     ) -> None:
         self._clock = clock
@@ -60,6 +61,7 @@ class Dispatch:
         self._delivery = delivery
         self._patience = patience
         self._notice = notice
+        self._accepted = accepted
         self._max_replay_age = max_replay_age
 
     async def hear(self, inbound: Inbound) -> Admitted:
@@ -72,6 +74,7 @@ class Dispatch:
         if known is not None:
             return self._admit(inbound, Admission.DUPLICATE, known)
         self._patience.expect(inbound, ahead)
+        self._accepted(inbound)
         return self._admit(inbound, Admission.ACCEPTED)
 
     async def resume(self) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.answering import Answering, Manner
 from gateway.backends.base import Backend
-from gateway.building import Site, build_backend, build_channels, open_store
+from gateway.building import Site, build_backend, build_channels, keep_for, open_store
 from gateway.channels.base import Channel
 from gateway.channels.http_face import HttpFace
 from gateway.clock import Clock
@@ -22,16 +22,20 @@ from gateway.intake import Intake
 from gateway.lanes import Lanes
 from gateway.lineup import Lineup, LocalLineup, SharedLineup
 from gateway.merging import MergingLineup
-from gateway.messages import Inbound
+from gateway.messages import Inbound, Outcome
 from gateway.parked import Parked
 from gateway.queue_notices import QueueNotices
 from gateway.sessions.scope import Scope
 from gateway.sessions.session import Lifetime
-from gateway.stores.base import Store
+from gateway.stores.base import Ledger, Store
 from gateway.stores.patient import PatientLedger
 from gateway.stores.patient_sessions import PatientSessions
+from gateway.stores.pruning import Pruning
+from gateway.watch.admins import Admin
+from gateway.watch.guard import Guard, stand_guard
 from gateway.watch.health import HealthPages
 from gateway.watch.metrics import Metrics
+from gateway.watch.watchdog import Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,8 @@ class House:
     lineup: Lineup
     lanes: Lanes
     expiry: Expiry
+    pruning: Pruning
+    watchdog: Watchdog
     face: HttpFace
     pages: HealthPages
 
@@ -71,22 +77,89 @@ async def build(config: Config, *, stack: AsyncExitStack, clock: Clock, show_qr:
 
 def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, Channel], face: HttpFace, clock: Clock) -> House:
     """Put opened rooms together; a test hands in its own."""
-    scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
-    lifetime = lifetime_of(config)
     metrics = Metrics()
+    guard = _guard(config, store=store, channels=channels, clock=clock, metrics=metrics)
     queue = config.queue
     lanes = Lanes(max_waiting_per_lane=queue.per_conversation, max_waiting=queue.total, max_running=queue.running)
-    parked = Parked(store.shelf, clock)
-    ledger, sessions = PatientLedger(store.ledger, clock), PatientSessions(store.sessions, clock)
-    intake = Intake(max_chars=config.answering.max_message_chars)
+    lineup = _lineup(config, store, guard.ledger, lanes, channels, clock)
+    ledger, parked = PatientLedger(guard.ledger, clock), Parked(store.shelf, clock)
     delivery = Delivery(channels=channels, ledger=ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
     farewell = delivery.farewell if config.sessions.farewell else None
     expiry = Expiry(sessions=store.sessions, lanes=lanes, clock=clock, farewell=farewell)
-    lineup = _lineup(config, store, lanes, channels, clock)
+    intake = Intake(max_chars=config.answering.max_message_chars)
+    answering = _answering(
+        config, store=store, ledger=ledger, backend=backend, parked=parked, intake=intake, stop=lineup.stop, expiry=expiry, clock=clock
+    )
+
+    def notice(channel: str, event: str, outcome: Outcome | None, seconds: float) -> None:
+        metrics.notice(channel, event, outcome, seconds)
+        guard.watchdog.notice(channel, event, outcome, seconds)
+
+    dispatch = Dispatch(
+        clock=clock,
+        intake=intake,
+        ledger=ledger,
+        lanes=lanes,
+        lineup=lineup,
+        answering=answering,
+        delivery=delivery,
+        patience=QueueNotices(delivery=delivery, clock=clock, after_s=queue.notice_after_s, language=answering.language),
+        notice=notice,
+        accepted=guard.alarm.heard,
+        max_replay_age=timedelta(seconds=config.answering.max_replay_age_s),
+    )
+    metrics.gauge("gateway_lanes", "Conversations with work", lambda: len(lanes))
+    metrics.gauge("gateway_waiting", "Messages that wait", lambda: lanes.waiting)
+    metrics.gauge("gateway_sessions_ended", "Sessions that ended by themselves since the start", lambda: expiry.ended)
+    pages = HealthPages(channels=channels, store=store, metrics=metrics, troubles=guard.troubles)
+    for path, page in (("/healthz", pages.healthz), ("/readyz", pages.readyz), ("/metrics", pages.metrics)):
+        face.mount(path, page)
+    return House(
+        channels=channels,
+        open_channels=list(channels.values()),
+        backend=backend,
+        store=store,
+        dispatch=dispatch,
+        lineup=lineup,
+        lanes=lanes,
+        expiry=expiry,
+        pruning=Pruning(ledger=store.ledger, shelf=store.shelf, clock=clock, keep=keep_for(config), seats=store.seats),
+        watchdog=guard.watchdog,
+        face=face,
+        pages=pages,
+    )
+
+
+def _guard(config: Config, *, store: Store, channels: Mapping[str, Channel], clock: Clock, metrics: Metrics) -> Guard:
+    return stand_guard(
+        channels=channels,
+        store=store,
+        clock=clock,
+        metrics=metrics,
+        admins=[Admin(admin.channel, admin.sender) for admin in config.alarms.to],
+        again_after=timedelta(seconds=config.alarms.again_after_s),
+        language=config.answering.language,
+    )
+
+
+def _answering(
+    config: Config,
+    *,
+    store: Store,
+    ledger: Ledger,
+    backend: Backend,
+    parked: Parked,
+    intake: Intake,
+    stop: Callable[[str], Awaitable[bool]],
+    expiry: Expiry,
+    clock: Clock,
+) -> Answering:
+    scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
+    lifetime, sessions = lifetime_of(config), PatientSessions(store.sessions, clock)
     commands = Commands(
         ledger=store.ledger,
         sessions=sessions,
-        stop=lineup.stop,
+        stop=stop,
         scope=scope,
         lifetime=lifetime,
         clock=clock,
@@ -94,7 +167,7 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
         prefixes=config.commands.prefixes,
         clear_words=config.sessions.clear_words,
     )
-    answering = Answering(
+    return Answering(
         backend=backend,
         sessions=sessions,
         ledger=ledger,
@@ -107,39 +180,9 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
         manner=_manner(config),
         saved=expiry.expect,
     )
-    dispatch = Dispatch(
-        clock=clock,
-        intake=intake,
-        ledger=ledger,
-        lanes=lanes,
-        lineup=lineup,
-        answering=answering,
-        delivery=delivery,
-        patience=QueueNotices(delivery=delivery, clock=clock, after_s=queue.notice_after_s, language=answering.language),
-        notice=metrics.notice,
-        max_replay_age=timedelta(seconds=config.answering.max_replay_age_s),
-    )
-    metrics.gauge("gateway_lanes", "Conversations with work", lambda: len(lanes))
-    metrics.gauge("gateway_waiting", "Messages that wait", lambda: lanes.waiting)
-    metrics.gauge("gateway_sessions_ended", "Sessions that ended by themselves since the start", lambda: expiry.ended)
-    pages = HealthPages(channels=channels, store=store, metrics=metrics)
-    for path, page in (("/healthz", pages.healthz), ("/readyz", pages.readyz), ("/metrics", pages.metrics)):
-        face.mount(path, page)
-    return House(
-        lineup=lineup,
-        channels=channels,
-        open_channels=list(channels.values()),
-        backend=backend,
-        store=store,
-        dispatch=dispatch,
-        lanes=lanes,
-        expiry=expiry,
-        face=face,
-        pages=pages,
-    )
 
 
-def _lineup(config: Config, store: Store, lanes: Lanes, channels: Mapping[str, Channel], clock: Clock) -> Lineup:
+def _lineup(config: Config, store: Store, ledger: Ledger, lanes: Lanes, channels: Mapping[str, Channel], clock: Clock) -> Lineup:
     if store.mailboxes is not None:
         return SharedLineup(
             mailboxes=store.mailboxes,
@@ -152,7 +195,7 @@ def _lineup(config: Config, store: Store, lanes: Lanes, channels: Mapping[str, C
         )
     window_s = config.sessions.merge_window_ms / 1000
     if not window_s:
-        return LocalLineup(ledger=store.ledger, lanes=lanes, clock=clock)
+        return LocalLineup(ledger=ledger, lanes=lanes, clock=clock)
     alone = {word.casefold() for word in config.sessions.clear_words}
 
     def mergeable(inbound: Inbound) -> bool:
@@ -161,7 +204,7 @@ def _lineup(config: Config, store: Store, lanes: Lanes, channels: Mapping[str, C
         waits = channels[inbound.address.channel].limits.idempotent
         return bool(text) and not waits and not text.startswith(config.commands.prefixes) and text.casefold() not in alone
 
-    return MergingLineup(ledger=store.ledger, lanes=lanes, clock=clock, window_s=window_s, mergeable=mergeable)
+    return MergingLineup(ledger=ledger, lanes=lanes, clock=clock, window_s=window_s, mergeable=mergeable)
 
 
 def lifetime_of(config: Config) -> Lifetime:
