@@ -13,7 +13,8 @@ import pytest
 
 from gateway.channels.base import Admission, Admitted
 from gateway.channels.wechat.ilink_channel import ILinkChannel
-from gateway.channels.wechat.ilink_transport import PersonState
+from gateway.channels.wechat.ilink_person import PersonState
+from gateway.channels.wechat.ilink_transport import ILinkTransport
 from gateway.clock import Clock, SystemClock
 from gateway.errors import SendRefused, StoreUnavailable, TicketExpired
 from gateway.messages import Address, Inbound, Outbound, Quote
@@ -61,8 +62,8 @@ class House:
     def __init__(self, simulator: ILinkSimulator, folder: Path, *, clock: Clock | None = None, ear: Ear | None = None, **settings: object):
         self.folder = folder / "ilink"
         self.screen: list[str] = []
-        self.channel = ILinkChannel(
-            name="wechat",
+        self.transport = ILinkTransport(
+            channel="wechat",
             clock=clock or SystemClock(),
             folder=self.folder,
             base_url=simulator.base_url,
@@ -72,6 +73,7 @@ class House:
             watch_s=0.05,
             **settings,  # type: ignore[arg-type]
         )
+        self.channel = ILinkChannel(name="wechat", transport=self.transport)
         self.ear = ear or Ear()
 
     async def answer(self, inbound: Inbound, text: str, *, number: int = 0, more: bool = False) -> str:
@@ -366,7 +368,7 @@ async def test_each_person_has_a_bot_of_their_own(simulator: ILinkSimulator, tmp
         await house.healthy()
         simulator.faults.scanner = "小丽"
         told = await house.channel.sign_in()
-        await house.until(lambda: len(house.channel.states) == 2 and house.channel.health().ok)
+        await house.until(lambda: len(house.transport.states) == 2 and house.channel.health().ok)
         await simulator.say(sender="小明", text="我是小明")
         await simulator.say(sender="小丽", text="我是小丽")
         for inbound in await house.ear.hears(2):
@@ -385,7 +387,7 @@ async def test_who_signs_in_from_another_process_is_heard_without_a_restart(simu
         command = House(simulator, tmp_path)
         await command.channel.sign_in()
         await command.channel.aclose()
-        await house.until(lambda: len(house.channel.states) == 2 and house.channel.health().ok)
+        await house.until(lambda: len(house.transport.states) == 2 and house.channel.health().ok)
         await simulator.say(sender="小丽", text="在吗")
         await house.ear.hears(1)
 
@@ -395,9 +397,9 @@ async def test_one_persons_lost_sign_in_leaves_the_others_alone(simulator: ILink
         await house.healthy()
         simulator.faults.scanner = "小丽"
         await house.channel.sign_in()
-        await house.until(lambda: len(house.channel.states) == 2 and house.channel.health().ok)
+        await house.until(lambda: len(house.transport.states) == 2 and house.channel.health().ok)
         simulator.expire("小丽")
-        await house.until(lambda: PersonState.NEEDS_LOGIN in house.channel.states.values())
+        await house.until(lambda: PersonState.NEEDS_LOGIN in house.transport.states.values())
         await simulator.say(sender="小明", text="还在吗")
         [inbound] = await house.ear.hears(1)
         await house.answer(inbound, "在")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.channels.wechat.ilink_api import POLL_GRACE_S, POLL_S, ILinkApi
-from gateway.channels.wechat.ilink_transport import PersonState
+from gateway.channels.wechat.ilink_person import PersonState
 from gateway.channels.wechat.ilink_wire import Place, Wire
 from gateway.errors import SendError, SendLater, SendRefused, SendUncertain, TicketExpired
 from gateway.messages import Inbound
@@ -45,7 +45,7 @@ async def test_a_stale_token_needs_a_new_scan_and_is_not_polled_any_more(simulat
     async with living(simulator, tmp_path) as house:
         inbound = await asked(simulator, house)
         simulator.expire("小明")
-        await house.until(lambda: list(house.channel.states.values()) == [PersonState.NEEDS_LOGIN])
+        await house.until(lambda: list(house.transport.states.values()) == [PersonState.NEEDS_LOGIN])
         polls = len(simulator.calls(at.UPDATES))
         with pytest.raises(TicketExpired, match="scan"):
             await house.answer(inbound, "好")
@@ -77,7 +77,7 @@ async def test_a_bot_bound_elsewhere_goes_stale(simulator: ILinkSimulator, tmp_p
     async with living(simulator, tmp_path) as house:
         await house.healthy()
         simulator.sign_in("小明")
-        await house.until(lambda: list(house.channel.states.values()) == [PersonState.NEEDS_LOGIN])
+        await house.until(lambda: list(house.transport.states.values()) == [PersonState.NEEDS_LOGIN])
 
 
 async def test_a_stale_token_found_while_sending_is_told(simulator: ILinkSimulator, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_a_stale_token_found_while_sending_is_told(simulator: ILinkSimulat
         simulator.faults.send_answers = [[-14, "session timeout"]]
         with pytest.raises(TicketExpired):
             await house.answer(inbound, "好")
-        assert list(house.channel.states.values()) == [PersonState.NEEDS_LOGIN]
+        assert list(house.transport.states.values()) == [PersonState.NEEDS_LOGIN]
 
 
 async def test_a_start_with_only_a_stale_token_shows_a_code(simulator: ILinkSimulator, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_an_unreadable_message_is_left_out_and_counted(
         simulator.faults.poison = 1
         await simulator.say(sender="小明", text="秘密的话")
         await house.ear.hears(1)
-        await house.until(lambda: house.channel.unreadable == 1)
+        await house.until(lambda: house.transport.unreadable == 1)
 
     assert "item_list" in caplog.text
     assert "秘密的话" not in caplog.text

@@ -33,7 +33,7 @@ async def signing_in(simulator: ILinkSimulator, folder: Path, **settings: object
 async def test_the_code_says_the_servers_address_in_the_terminal_and_as_a_picture(simulator: ILinkSimulator, tmp_path: Path) -> None:
     pictures: list[bytes] = []
     house = House(simulator, tmp_path)
-    house.channel._sign_in._show = lambda text: (house.screen.append(text), pictures.append((house.folder / "qr.png").read_bytes()))[0]  # type: ignore[func-returns-value]
+    house.transport._sign_in._show = lambda text: (house.screen.append(text), pictures.append((house.folder / "qr.png").read_bytes()))[0]  # type: ignore[func-returns-value]
     try:
         await house.channel.sign_in()
     finally:

@@ -1,190 +1,29 @@
-"""Personal WeChat over Tencent's official bot API (iLink): private chats with the people who bound a bot, and nobody else.
-
-A bot belongs to exactly one person, so a channel is as many bots as people have scanned a code; each has its own token and poll.
-"""
+"""Personal WeChat over Tencent's official bot API as a channel: what the platform allows, and that late answers are parked."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Mapping
-from pathlib import Path
-
-from gateway.channels.base import Channel, ChannelLimits, Deliver, Markup, Receipt
-from gateway.channels.wechat.ilink_api import OFFICIAL_BASE_URL, OFFICIAL_CDN_BASE_URL, POLL_S, ILinkApi
-from gateway.channels.wechat.ilink_bonds import Bond, Bonds
+from gateway.channels.base import ChannelLimits, Markup, Receipt
+from gateway.channels.seat import Seat
+from gateway.channels.wechat.channel import WeChatChannel
 from gateway.channels.wechat.ilink_compose import MAX_CHARS, hint_bytes
-from gateway.channels.wechat.ilink_sign_in import AlreadyBound, AskDigits, ILinkSignIn
-from gateway.channels.wechat.ilink_transport import ILinkPerson, PersonState
-from gateway.channels.wechat.ilink_wire import Wire
-from gateway.channels.wechat.sign_in import Show, to_stderr
-from gateway.checkup import Finding, Health
-from gateway.clock import Clock
-from gateway.errors import ChannelError, SendLater, SendRefused
+from gateway.channels.wechat.ilink_transport import ILinkTransport
+from gateway.errors import SendLater
 from gateway.messages import Outbound
 
-logger = logging.getLogger(__name__)
 
-WATCH_S = 5.0
-"""How soon somebody is heard who bound a bot with `gateway sign-in` while the gateway runs."""
+class ILinkChannel(WeChatChannel):
+    """Private chats with everybody who bound a bot. With a `seat`, one of several processes hears and speaks."""
 
-
-class ILinkChannel(Channel):
-    """The bots of everybody who is bound. Without anybody it shows a QR code at the start; later only `sign_in` does."""
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        clock: Clock,
-        folder: Path,
-        base_url: str | None = None,
-        cdn_base_url: str | None = None,
-        show: Show = to_stderr,
-        ask: AskDigits | None = None,
-        typing: bool = True,
-        max_codes: int = 4,
-        pause_s: float = 1,
-        watch_s: float = WATCH_S,
-        hold_s: float = POLL_S,
-    ) -> None:
-        """`folder` keeps the sign-ins, readable by nobody else. `base_url` and `cdn_base_url` stand in for Tencent's addresses.
-
-        `ask`: see ILinkSignIn. `typing`: show that an answer is made. `pause_s`: the unit of all waits between tries.
-        """
-        base_url = (base_url or OFFICIAL_BASE_URL).rstrip("/")
-        self.name = name
+    def __init__(self, *, name: str, transport: ILinkTransport, seat: Seat | None = None) -> None:
+        super().__init__(name=name, transport=transport, seat=seat)
         self.limits = ChannelLimits(markup=Markup.PLAIN, max_bytes=MAX_CHARS - hint_bytes(), parks=True)
-        self._clock = clock
-        self._typing = typing
-        self._pause_s = pause_s
-        self._watch_s = watch_s
-        self._hold_s = hold_s
-        self._wire = Wire(bases=(base_url, cdn_base_url or OFFICIAL_CDN_BASE_URL), clock=clock)
-        self._api = ILinkApi(self._wire)
-        self._bonds = Bonds(folder, base_url=base_url)
-        self._sign_in = ILinkSignIn(
-            api=self._api,
-            wire=self._wire,
-            base_url=base_url,
-            clock=clock,
-            png_path=folder / "qr.png",
-            show=show,
-            ask=ask,
-            max_codes=max_codes,
-            pause_s=pause_s,
-        )
-        self._people: dict[str, ILinkPerson] = {}
-        self._trouble = "starting"
-
-    async def run(self, deliver: Deliver) -> None:
-        if not [bond for bond in await self._bonds.all() if not bond.stale]:
-            await self._bind_somebody()
-        async with asyncio.TaskGroup() as group:
-            listening: dict[str, asyncio.Task[None]] = {}
-            while True:
-                await self._meet(group, listening, deliver)
-                await self._clock.sleep(self._watch_s)
+        self._ilink = transport
 
     async def send(self, outbound: Outbound) -> Receipt:
-        person = self._people.get(outbound.address.sender)
-        if person is None:
-            if self._trouble:
-                raise SendLater(f"iLink is not ready ({self._trouble})", retry_after_s=2)
-            raise SendRefused("this person is bound to no bot of ours")
-        return Receipt(await person.send(outbound))
+        if not self.can_show():
+            raise SendLater("another process holds this account", retry_after_s=5)
+        return Receipt(await self._ilink.send(outbound))
 
     async def sign_in(self) -> str:
-        """Bind one more person, or one again; returns what to tell the operator. Raises ChannelError when nobody signed in."""
-        bonds = await self._bonds.all()
-        try:
-            bond = await self._sign_in.by_code(bonds, self._note)
-        except AlreadyBound:
-            for stale in (bond for bond in bonds if bond.stale):  # the platform does not say whose; who is not meant goes stale again
-                await self._keep(stale.model_copy(update={"stale": False}))
-            return "this person is bound already; nothing changed"
-        await self._keep(bond)
-        return f"bound {bond.short}"
-
-    @property
-    def states(self) -> Mapping[str, PersonState]:
-        """How each bound person's account is, by their id."""
-        return {user_id: person.state for user_id, person in self._people.items()}
-
-    @property
-    def unreadable(self) -> int:
-        """Messages that could not be read and were left out."""
-        return sum(person.unreadable for person in self._people.values())
-
-    def health(self) -> Health:
-        if self._trouble:
-            return Health(False, self._trouble)
-        bad = [person for person in self._people.values() if person.state is not PersonState.OK]
-        if not self._people:
-            return Health(False, "needs_login: nobody is bound; run `gateway sign-in`")
-        told = "; ".join(f"{person.bond.short} {person.state.value}: {person.reason}".rstrip(": ") for person in bad[:5])
-        return Health(not bad, f"{len(bad)} of {len(self._people)} people: {told}" if bad else "")
-
-    async def checkup(self) -> list[Finding]:
-        bonds = await self._bonds.all()
-        live = [bond for bond in bonds if not bond.stale]
-        repair = "" if live else "run `gateway sign-in` and scan the code with WeChat"
-        again = [
-            Finding(f"wechat (iLink): {bond.short} is signed in", False, "run `gateway sign-in`; they must scan a new code")
-            for bond in bonds
-            if bond.stale
-        ]
-        return [Finding(f"wechat (iLink): people are bound ({len(live)})", bool(live), repair), *again]
-
-    async def aclose(self) -> None:
-        await asyncio.gather(*(person.aclose() for person in self._people.values()))
-        await self._wire.aclose()
-
-    async def _bind_somebody(self) -> None:
-        """At the start. When nobody scans, go on: `gateway sign-in` may bring somebody later."""
-        try:
-            logger.info("iLink: %s", await self.sign_in())
-        except ChannelError as error:
-            logger.error("Channel %s waits for somebody to sign in: %s", self.name, error)
-
-    async def _meet(self, group: asyncio.TaskGroup, listening: dict[str, asyncio.Task[None]], deliver: Deliver) -> None:
-        """Listen to everybody who is bound and not listened to yet; who signed in anew is listened to with the new token."""
-        for bond in await self._bonds.all():
-            known = self._people.get(bond.user_id)
-            if (
-                known is not None
-                and bond.token == known.bond.token
-                and (bond.stale or (bond.user_id in listening and not known.bond.stale))
-            ):
-                continue
-            task = listening.pop(bond.user_id, None)
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-            self._people[bond.user_id] = person = self._person(bond)
-            if known is not None:
-                await known.aclose()
-            if not bond.stale:
-                listening[bond.user_id] = group.create_task(person.listen(deliver), name=f"wechat ilink {bond.short}")
-        self._note("")
-
-    def _person(self, bond: Bond) -> ILinkPerson:
-        return ILinkPerson(
-            channel=self.name,
-            bond=bond,
-            api=self._api,
-            bonds=self._bonds,
-            clock=self._clock,
-            typing=self._typing,
-            first_pause_s=2 * self._pause_s,
-            hold_s=self._hold_s,
-        )
-
-    async def _keep(self, bond: Bond) -> None:
-        try:
-            await self._bonds.bind(bond)
-        except OSError as error:
-            raise ChannelError(f"the sign-in cannot be saved in {self._bonds.folder}: {error.strerror}") from error
-
-    def _note(self, trouble: str) -> None:
-        self._trouble = trouble
+        """Bind one more person; see ILinkTransport."""
+        return await self._ilink.sign_in()

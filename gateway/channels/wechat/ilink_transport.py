@@ -1,269 +1,205 @@
-"""One bound person over Tencent's bot API: hears them by long poll and answers within what the platform allows.
+"""Tencent's official bot API (iLink) as a transport: private chats with the people who bound a bot, and nobody else.
 
-The cursor is kept only after the ledger has the batch: what a crash leaves open, Tencent delivers again.
+A bot belongs to exactly one person, so the transport is as many bots as people have scanned a code; each has its own token and poll.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
 
-from gateway.channels.base import Admission, Deliver
-from gateway.channels.wechat.ilink_api import POLL_S, ILinkApi, Sent, TokenStale, Updates
-from gateway.channels.wechat.ilink_bonds import Bond, Bonds
-from gateway.channels.wechat.ilink_compose import compose, message, more_waits
-from gateway.channels.wechat.ilink_parse import ILinkMessage, parse, read
-from gateway.channels.wechat.ilink_typing import Typing
-from gateway.channels.wechat.ilink_window import PER_INBOUND, Window, Windows
-from gateway.channels.wechat.parse import UnreadableMessage
+from gateway.channels.base import Deliver
+from gateway.channels.wechat.ilink_api import OFFICIAL_BASE_URL, OFFICIAL_CDN_BASE_URL, POLL_S, ILinkApi
+from gateway.channels.wechat.ilink_bonds import Bond, Bonds, FolderBonds
+from gateway.channels.wechat.ilink_person import ILinkPerson, PersonState
+from gateway.channels.wechat.ilink_sign_in import AlreadyBound, AskDigits, ILinkSignIn
+from gateway.channels.wechat.ilink_wire import Wire
 from gateway.channels.wechat.patience import Patience
-from gateway.channels.wechat.transport import Unreachable
+from gateway.channels.wechat.sign_in import Show, to_stderr
+from gateway.channels.wechat.transport import Transport
+from gateway.checkup import Finding, Health
 from gateway.clock import Clock
-from gateway.errors import SendError, SendLater, SendRefused, SendUncertain, StoreUnavailable, TicketExpired
-from gateway.messages import Inbound, Outbound
+from gateway.errors import ChannelError, SendLater, SendRefused, StoreUnavailable
+from gateway.messages import Address, Outbound, ReplyTicket
 
 logger = logging.getLogger(__name__)
 
-PIECES = PER_INBOUND - 1
-"""The last message of a window says that more waits."""
-NOT_ALLOWED = -2
-RATE_LIMITED_S = 20.0
-"""Reports of locks begin at some four messages in eight minutes (openclaw-weixin#142, #270): try seldom."""
-MISSES = 2
-"""So many messages in a row that got no id: Tencent's risk control hides what this bot says."""
-SCAN_AGAIN = "a new code must be scanned (the bot was bound elsewhere, or Tencent ended the sign-in): run `gateway sign-in`"
-REMEMBERED = 500
-"""Messages kept in memory for quotes that name only an id; a quote of an older one arrives without its words."""
+WATCH_S = 5.0
+"""How soon somebody is heard who bound a bot with `gateway sign-in` while the gateway runs."""
 
 
-class PersonState(StrEnum):
-    """How a bound person's account is."""
-
-    STARTING = "starting"
-    OK = "ok"
-    UNREACHABLE = "unreachable"
-    SUPPRESSED = "suppressed"
-    NEEDS_LOGIN = "needs_login"
-
-
-class ILinkPerson:
-    """One bound person. `unreadable` counts messages that could not be read and were left out."""
+class ILinkTransport(Transport):
+    """The bots of everybody who is bound. Without anybody it shows a QR code at the start; later only `sign_in` does."""
 
     def __init__(
         self,
         *,
         channel: str,
-        bond: Bond,
-        api: ILinkApi,
-        bonds: Bonds,
         clock: Clock,
+        folder: Path,
+        bonds: Bonds | None = None,
+        base_url: str | None = None,
+        cdn_base_url: str | None = None,
+        show: Show = to_stderr,
+        ask: AskDigits | None = None,
         typing: bool = True,
-        first_pause_s: float = 2,
+        max_codes: int = 4,
+        pause_s: float = 1,
+        watch_s: float = WATCH_S,
         hold_s: float = POLL_S,
     ) -> None:
-        """`first_pause_s`: the first of the doubling waits, at most 30 s."""
-        self.bond = bond
-        self.unreadable = 0
+        """`folder` keeps the sign-ins, readable by nobody else, unless `bonds` does; the picture of a QR code is there in any case.
+
+        `base_url` and `cdn_base_url` stand in for Tencent's addresses. `ask`: see ILinkSignIn. `typing`: show that an answer is made.
+        `pause_s`: the unit of all waits between tries.
+        """
+        base_url = (base_url or OFFICIAL_BASE_URL).rstrip("/")
         self._channel = channel
-        self._api = api
-        self._bonds = bonds
         self._clock = clock
-        self._typing = Typing(api=api, place=bond.place, clock=clock) if typing else None
-        self._first_pause_s = first_pause_s
+        self._typing = typing
+        self._pause_s = pause_s
+        self._watch_s = watch_s
         self._hold_s = hold_s
-        self._windows = Windows(bond.windows)
-        self._words: OrderedDict[str, str] = OrderedDict()
-        self._speaking = asyncio.Lock()
-        self._missed = 0
-        self._state = PersonState.NEEDS_LOGIN if bond.stale else PersonState.STARTING
-        self._reason = SCAN_AGAIN if bond.stale else ""
+        self._wire = Wire(bases=(base_url, cdn_base_url or OFFICIAL_CDN_BASE_URL), clock=clock)
+        self._api = ILinkApi(self._wire)
+        self._bonds = bonds or FolderBonds(folder, base_url=base_url)
+        self._sign_in = ILinkSignIn(
+            api=self._api,
+            wire=self._wire,
+            base_url=base_url,
+            clock=clock,
+            png_path=folder / "qr.png",
+            show=show,
+            ask=ask,
+            max_codes=max_codes,
+            pause_s=pause_s,
+        )
+        self._people: dict[str, ILinkPerson] = {}
+        self._trouble = "starting"
 
-    @property
-    def state(self) -> PersonState:
-        """Silence of ours outweighs that we can hear."""
-        return PersonState.SUPPRESSED if self._state is PersonState.OK and self._missed >= MISSES else self._state
-
-    @property
-    def reason(self) -> str:
-        """Why the state is what it is, for the operator."""
-        if self.state is PersonState.SUPPRESSED:
-            return "WeChat takes our messages and does not show them (risk control); it passes by itself, in days"
-        return self._reason
-
-    # Hearing
-
-    async def listen(self, deliver: Deliver) -> None:
-        """Until the platform takes the token no longer."""
-        await self._announce()
-        patience, quick = Patience(self._first_pause_s, most_s=30), Patience(first_s=0.05, most_s=2)
-        while True:
-            began_s = self._clock.monotonic()
-            try:
-                updates = await self._api.updates(self.bond.place, self.bond.cursor, hold_s=self._hold_s)
-            except TokenStale:
-                await self._went_stale()
-                return
-            except Unreachable as error:
-                self._note(PersonState.UNREACHABLE, f"WeChat cannot be reached ({error})")
-                await self._clock.sleep(patience.next_s())
-                continue
-            patience.tries = 0
-            self._note(PersonState.OK)
-            self._hold_s = updates.next_poll_s or self._hold_s
-            if await self._take(updates, deliver) or self._clock.monotonic() - began_s > 1:
-                quick.tries = 0
-            else:  # an empty answer at once: a server that does not hold polls must not make us spin
-                await self._clock.sleep(quick.next_s())
-
-    async def _announce(self) -> None:
-        try:
-            await self._api.notify(self.bond.place, listening=True)
-            self._note(PersonState.OK)
-        except Unreachable as error:
-            logger.info("iLink was not told that we listen (%s); the first poll will show whether it matters", error)
-
-    async def _take(self, updates: Updates, deliver: Deliver) -> bool:
-        """Hand a batch in, in order, then keep the cursor. False when there was nothing in it."""
-        for raw in updates.messages or ():
-            await self._hear(raw, deliver)
-        news = bool(updates.messages) or bool(updates.cursor and updates.cursor != self.bond.cursor)
-        if news:
-            await self._keep(self.bond.model_copy(update={"cursor": updates.cursor or self.bond.cursor}))
-        return news
-
-    async def _hear(self, raw: dict[str, object], deliver: Deliver) -> None:
-        try:
-            heard = read(raw)
-        except UnreadableMessage as error:
-            self.unreadable += 1
-            logger.warning("A message of iLink cannot be read and is left out: %s", error)
-            return
-        inbound = parse(heard, channel=self._channel, account=self.bond.user_id, now=self._clock.now(), recall=self._recall)
-        if inbound is None:
-            return
-        self._open_window(heard)
-        self._remember(inbound.id, inbound.text)
-        if await self._hand_over(inbound, deliver) and self._typing is not None and heard.context_token:
-            self._typing.start(heard.sender, heard.context_token)
-
-    def _open_window(self, heard: ILinkMessage) -> None:
-        at = datetime.fromtimestamp(heard.created_ms / 1000, UTC) if heard.created_ms else self._clock.now()
-        self._windows.heard(heard.sender, heard.context_token, at)
-
-    async def _hand_over(self, inbound: Inbound, deliver: Deliver) -> bool:
-        """Until the ledger has it. True when it will be answered."""
-        patience = Patience(self._first_pause_s)
-        while True:
-            try:
-                return (await deliver(inbound)).admission is Admission.ACCEPTED
-            except StoreUnavailable as error:
-                self._note(PersonState.UNREACHABLE, f"messages wait, the store cannot be written ({error})")
-                await self._clock.sleep(patience.next_s())
-
-    async def _went_stale(self) -> None:
-        logger.error("WeChat person %s must scan a new code: iLink takes the sign-in no longer", self.bond.short)
-        self._note(PersonState.NEEDS_LOGIN, SCAN_AGAIN)
-        await self._keep(self.bond.model_copy(update={"stale": True}))
-
-    async def _keep(self, bond: Bond) -> None:
-        self.bond = bond.model_copy(update={"windows": self._windows.as_dict()})
-        try:
-            await self._bonds.update(self.bond)
-        except OSError as error:
-            logger.error("The state of iLink cannot be saved in %s (%s); a restart hears some messages again", self._bonds.folder, error)
-
-    # Speaking
+    async def run(self, deliver: Deliver) -> None:
+        if not [bond for bond in await self._known_bonds() if not bond.stale]:
+            await self._bind_somebody()
+        async with asyncio.TaskGroup() as group:
+            listening: dict[str, asyncio.Task[None]] = {}
+            while True:
+                await self._meet(group, listening, deliver)
+                await self._clock.sleep(self._watch_s)
 
     async def send(self, outbound: Outbound) -> str:
-        """Show one piece; returns the platform's id. Raises a SendError."""
-        async with self._speaking:  # the window is counted, and pieces stay in order
+        """Show one piece; returns the platform's message id. Raises a SendError."""
+        person = self._people.get(outbound.address.sender)
+        if person is None:
+            if self._trouble:
+                raise SendLater(f"iLink is not ready ({self._trouble})", retry_after_s=2)
+            raise SendRefused("this person is bound to no bot of ours")
+        return await person.send(outbound)
+
+    async def send_text(self, address: Address, ticket: ReplyTicket, text: str) -> str:
+        return await self.send(Outbound(key=uuid4().hex, address=address, ticket=ticket, text=text))
+
+    async def sign_in(self) -> str:
+        """Bind one more person, or one again; returns what to tell the operator. Raises ChannelError when nobody signed in."""
+        try:
+            bonds = await self._bonds.all()
             try:
-                return await self._send(outbound)
-            except SendError as error:
-                logger.warning("iLink did not show %s: %s", outbound.key, error)
-                raise
+                bond = await self._sign_in.by_code(bonds, self._note)
+            except AlreadyBound:
+                for stale in (bond for bond in bonds if bond.stale):  # nobody says whose code it was; the others go stale again
+                    await self._bonds.bind(stale.model_copy(update={"stale": False}))
+                return "this person is bound already; nothing changed"
+            await self._bonds.bind(bond)
+        except StoreUnavailable as error:
+            raise ChannelError(f"the sign-in cannot be kept in {self._bonds.where}: {error}") from error
+        return f"bound {bond.short}"
+
+    @property
+    def states(self) -> Mapping[str, PersonState]:
+        """How each bound person's account is, by their id."""
+        return {user_id: person.state for user_id, person in self._people.items()}
+
+    @property
+    def unreadable(self) -> int:
+        """Messages that could not be read and were left out."""
+        return sum(person.unreadable for person in self._people.values())
+
+    def health(self) -> Health:
+        if self._trouble:
+            return Health(False, self._trouble)
+        if not self._people:
+            return Health(False, "needs_login: nobody is bound; run `gateway sign-in`")
+        bad = [person for person in self._people.values() if person.state is not PersonState.OK]
+        told = "; ".join(f"{person.bond.short} {person.state.value}: {person.reason}".rstrip(": ") for person in bad[:5])
+        return Health(not bad, f"{len(bad)} of {len(self._people)} people: {told}" if bad else "")
+
+    async def checkup(self) -> list[Finding]:
+        try:
+            bonds = await self._bonds.all()
+        except StoreUnavailable as error:
+            return [Finding("wechat (iLink): the sign-ins can be read", False, str(error))]
+        live = [bond for bond in bonds if not bond.stale]
+        repair = "" if live else "run `gateway sign-in` and scan the code with WeChat"
+        again = "run `gateway sign-in`; they must scan a new code"
+        return [
+            Finding(f"wechat (iLink): people are bound ({len(live)})", bool(live), repair),
+            *(Finding(f"wechat (iLink): {bond.short} is signed in", False, again) for bond in bonds if bond.stale),
+        ]
 
     async def aclose(self) -> None:
-        """Say that we stop to listen, where that is quickly done."""
-        if self._typing is not None:
-            await self._typing.aclose()
-        if self._state is PersonState.OK:
+        await asyncio.gather(*(person.aclose() for person in self._people.values()))
+        await self._wire.aclose()
+
+    async def _known_bonds(self) -> list[Bond]:
+        """However long the store is away."""
+        patience = Patience(self._pause_s)
+        while True:
             try:
-                async with self._clock.timeout(2):
-                    await self._api.notify(self.bond.place, listening=False)
-            except (Unreachable, TimeoutError) as error:
-                logger.info("iLink was not told that we stop to listen: %s", type(error).__name__)
+                return await self._bonds.all()
+            except StoreUnavailable as error:
+                self._note(f"the sign-ins cannot be read ({error})")
+                await self._clock.sleep(patience.next_s())
 
-    async def _send(self, outbound: Outbound) -> str:
-        text, to = compose(outbound), outbound.address.sender
-        if not text.strip():
-            raise SendRefused("WeChat takes no empty message")
-        if self._state is PersonState.NEEDS_LOGIN:
-            raise TicketExpired("this person must scan a new code first")
-        window = self._windows.of(to, outbound.ticket)
+    async def _bind_somebody(self) -> None:
+        """At the start. When nobody scans, go on: `gateway sign-in` may bring somebody later."""
         try:
-            token = window.spend(self._clock.now(), allowed=PIECES)
-        except TicketExpired:
-            await self._say_that_more_waits(window, outbound)
-            raise
-        if self._typing is not None:
-            self._typing.stop(to)
-        sent = await self._tell(to, text, token, outbound.key, window)
-        return self._judge(sent, to, text, window)
+            logger.info("iLink: %s", await self.sign_in())
+        except ChannelError as error:
+            logger.error("Channel %s waits for somebody to sign in: %s", self._channel, error)
 
-    async def _say_that_more_waits(self, window: Window, outbound: Outbound) -> None:
-        """Spend the reserved message, once."""
-        try:
-            token = window.spend(self._clock.now(), allowed=PER_INBOUND)
-            await self._tell(outbound.address.sender, more_waits(outbound.lang), token, f"{outbound.key}/more", window)
-        except SendError as error:
-            logger.info("The person was not told that more waits: %s", error)
+    async def _meet(self, group: asyncio.TaskGroup, listening: dict[str, asyncio.Task[None]], deliver: Deliver) -> None:
+        """Listen to everybody who is bound and not listened to yet; who signed in anew is listened to with the new token."""
+        for bond in await self._known_bonds():
+            known = self._people.get(bond.user_id)
+            if known is not None and bond.token == known.bond.token and (bond.stale or self._listens(listening, known)):
+                continue
+            task = listening.pop(bond.user_id, None)
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            if known is not None:
+                await known.aclose()
+            self._people[bond.user_id] = person = self._person(bond)
+            if not bond.stale:
+                listening[bond.user_id] = group.create_task(person.listen(deliver), name=f"wechat ilink {bond.short}")
+        self._note("")
 
-    async def _tell(self, to: str, text: str, token: str, key: str, window: Window) -> Sent:
-        try:
-            return await self._api.send(self.bond.place, message(to=to, text=text, context_token=token, key=key))
-        except TokenStale as error:
-            self._note(PersonState.NEEDS_LOGIN, SCAN_AGAIN)
-            raise TicketExpired("this person must scan a new code first") from error
-        except Unreachable as error:
-            if error.maybe_sent:
-                raise SendUncertain(f"iLink was told and did not confirm: {error}") from error
-            window.sent -= 1
-            if error.status is not None and error.status != 429:
-                raise SendRefused(f"iLink refuses: {error}") from error
-            raise SendLater(f"iLink cannot be reached: {error}", retry_after_s=2 if error.status is None else RATE_LIMITED_S) from error
+    def _listens(self, listening: Mapping[str, asyncio.Task[None]], person: ILinkPerson) -> bool:
+        return person.bond.user_id in listening and not person.bond.stale
 
-    def _judge(self, sent: Sent, to: str, text: str, window: Window) -> str:
-        if sent.code == 0 and sent.message_id:
-            self._missed = 0
-            self._remember(sent.message_id, text)
-            return sent.message_id
-        if sent.code == 0:
-            self._missed += 1
-            raise SendRefused("iLink took the message and gave no id: it is not shown (risk control)")
-        if sent.code != NOT_ALLOWED:
-            raise SendRefused(f"iLink refuses: code {sent.code} {sent.reason}".rstrip())
-        if "rate" in sent.reason.lower():
-            window.sent -= 1
-            raise SendLater("iLink wants us to slow down", retry_after_s=RATE_LIMITED_S)
-        self._windows.close(to)
-        raise TicketExpired(f"iLink takes nothing more until the person writes (code {NOT_ALLOWED} {sent.reason})".replace(" )", ")"))
+    def _person(self, bond: Bond) -> ILinkPerson:
+        return ILinkPerson(
+            channel=self._channel,
+            bond=bond,
+            api=self._api,
+            bonds=self._bonds,
+            clock=self._clock,
+            typing=self._typing,
+            first_pause_s=2 * self._pause_s,
+            hold_s=self._hold_s,
+        )
 
-    # Inside
-
-    def _remember(self, message_id: str, text: str) -> None:
-        self._words[message_id] = text[:1_000]
-        if len(self._words) > REMEMBERED:
-            self._words.popitem(last=False)
-
-    def _recall(self, message_id: str) -> str:
-        return self._words.get(message_id, "")
-
-    def _note(self, state: PersonState, reason: str = "") -> None:
-        if (state, reason) != (self._state, self._reason):
-            logger.info("WeChat person %s of channel %s: %s %s", self.bond.short, self._channel, state.value, reason)
-        if self._state is not PersonState.NEEDS_LOGIN or state is PersonState.NEEDS_LOGIN:
-            self._state, self._reason = state, reason
+    def _note(self, trouble: str) -> None:
+        self._trouble = trouble
