@@ -31,7 +31,8 @@ class Told:
         if key in self._open:
             await self._mark(key, "open")  # keeps the mark alive as long as the trouble
             return False
-        if self._clock.now() < self._quiet_until.get(key, self._clock.now()):
+        quiet_until = self._quiet_until.get(key)
+        if quiet_until is not None and self._clock.now() < quiet_until:
             return False
         return await self._claim(key)
 
