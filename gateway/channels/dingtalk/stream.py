@@ -180,8 +180,12 @@ class Stream:
             async with asyncio.TaskGroup() as hands:
                 try:
                     while (text := await self._next(line)) is not None:
+                        frame = self._readable(text)
+                        if frame is None or not _is_message(frame):
+                            await self._answer(line, frame)
+                            continue
                         await room.acquire()
-                        work = _finished(self._take(line, text, hear), name=f"{self._name}-frame")
+                        work = _finished(self._take(line, frame, hear), name=f"{self._name}-frame")
                         hands.create_task(work, name=f"{self._name}-hand").add_done_callback(lambda _: room.release())
                 except ConnectionClosed:
                     pass
@@ -207,32 +211,38 @@ class Stream:
             line.heard_at = self._clock.monotonic()
             return text
 
-    async def _take(self, line: _Line, text: str | bytes, hear: Hear) -> None:
+    def _readable(self, text: str | bytes) -> Frame | None:
         try:
-            frame = parse_frame(text)
+            return parse_frame(text)
         except Unreadable as error:
             logger.warning("Channel %s: a frame of %d characters was skipped: %s.", self._name, len(text), error)
-            return
-        if (ack := await self._answered(line, frame, hear)) is not None:
-            with suppress(ConnectionClosed):  # It comes again, and the ledger knows it.
-                await line.socket.send(ack)
-
-    async def _answered(self, line: _Line, frame: Frame, hear: Hear) -> str | None:
-        """What to acknowledge the frame with; None: nothing, so that it comes again or because nobody waits."""
-        if frame.kind == "SYSTEM" and frame.topic == "disconnect":
-            line.retire(self._clock.monotonic())
             return None
-        if frame.kind == "SYSTEM":
-            return compose_ack(frame.message_id, frame.data)
-        if frame.kind != "CALLBACK" or frame.topic != BOT_MESSAGES:
+
+    async def _answer(self, line: _Line, frame: Frame | None) -> None:
+        """Whatever is no message is answered at once. Raises ConnectionClosed."""
+        if frame is None:
+            return
+        if frame.kind != "SYSTEM":
             logger.warning("Channel %s: frame %s of a topic we did not ask for was skipped.", self._name, frame.message_id)
-            return compose_ack(frame.message_id, code=404)
+            await line.socket.send(compose_ack(frame.message_id, code=404))
+        elif frame.topic == "disconnect":
+            line.retire(self._clock.monotonic())
+        else:
+            await line.socket.send(compose_ack(frame.message_id, frame.data))
+
+    async def _take(self, line: _Line, frame: Frame, hear: Hear) -> None:
+        """A message is acknowledged when it is on disk; when it is not it comes again."""
         try:
             await hear(frame)
         except StoreError as error:
             logger.warning("Channel %s: frame %s is not acknowledged: %s", self._name, frame.message_id, error)
-            return None
-        return compose_ack(frame.message_id)
+            return
+        with suppress(ConnectionClosed):  # It comes again, and the ledger knows it.
+            await line.socket.send(compose_ack(frame.message_id))
+
+
+def _is_message(frame: Frame) -> bool:
+    return frame.kind == "CALLBACK" and frame.topic == BOT_MESSAGES
 
 
 async def _connected(opening: Opening, *, ping_s: float) -> ClientConnection:
