@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from redis_server import a_prefix, shared_url
 
 from gateway.errors import StoreUnavailable
-from gateway.messages import Address, Inbound, Text
+from gateway.messages import Address, Inbound, Outcome, OutcomeKind, Text
 from gateway.stores.memory import MemoryStore
+from gateway.stores.redis import RedisStore
 from gateway.testing.ledger import Crash, FragileStore
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -70,3 +72,30 @@ async def test_a_store_that_is_down_refuses_everything_until_it_is_up() -> None:
     store.faults.down = False
 
     assert await store.sessions.load("key") is None
+
+
+async def test_mailboxes_fail_and_die_as_told_too() -> None:
+    inner = await RedisStore.open(shared_url(), prefix=a_prefix())
+    store = FragileStore(inner)
+    assert store.mailboxes is not None
+    store.faults.fail("mailboxes.accept")
+
+    with pytest.raises(StoreUnavailable):
+        await store.mailboxes.accept(a_message("m1"), "lane", NOON, per_lane=5, total=5)
+    assert (await store.mailboxes.accept(a_message("m1"), "lane", NOON, per_lane=5, total=5)).mine
+    assert (await store.mailboxes.accept(a_message("m2"), "lane", NOON, per_lane=5, total=5)).ahead == 1
+    assert await store.mailboxes.waiting() == 2
+    head = await store.mailboxes.head("lane")
+    assert head is not None
+    await store.mailboxes.hand_back("lane")
+    assert await store.mailboxes.adopt(["c"]) == ["lane"]
+    assert await store.mailboxes.adoptable_in() is None
+    store.faults.crash("mailboxes.done", when="after")
+    await store.ledger.closed(head.key, Outcome(OutcomeKind.ANSWERED), NOON)
+    with pytest.raises(Crash):
+        await store.mailboxes.done("lane", head.key)
+    with pytest.raises(Crash):
+        await store.mailboxes.waiting()
+
+    assert await inner.mailboxes.waiting() == 1
+    await inner.aclose()
