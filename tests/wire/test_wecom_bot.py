@@ -578,6 +578,44 @@ async def test_a_connection_cut_in_the_middle_of_an_answer_is_opened_again_and_t
     assert [shown.text for shown in sim.shown] == ["在的"]
 
 
+async def test_slow_acknowledgements_slow_the_snapshots_down_and_never_the_order(
+    sim: WeComBotSimulator, clock: ManualClock, book: Book
+) -> None:
+    sim.faults.ack_delay_s = 0.03
+    channel, words = a_channel(sim, clock), Words()
+    async with listening(channel, book):
+        await sim.wait_for_log("subscribe")
+        await sim.say(text="数到二十")
+        growing = asyncio.create_task(grown(channel, answer(await book.next()), words))
+        for number in range(1, 21):
+            words.say(f"{number} ")
+            await asyncio.sleep(0.01)
+            await clock.advance(1)
+        words.end()
+        await growing
+
+    contents = [snapshot.content for snapshot in sim.snapshots]
+    assert contents == sorted(contents, key=len)
+    assert sim.shown[0].text.split() == [str(number) for number in range(1, 21)]
+
+
+async def test_waiting_for_a_connection_uses_up_no_messages(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
+    channel = a_channel(sim, clock)
+    async with listening(channel, book):
+        await sim.wait_for_log("subscribe")
+        await sim.say(text="在吗")
+        inbound = await book.next()
+        await sim.take_over()
+        await until(lambda: not channel.health().ok)
+        for _ in range(40):
+            with pytest.raises(SendLater, match="took it over"):
+                await channel.send(answer(inbound, "提醒", part="0/queue"))
+        await turn(clock, 200, lambda: channel.health().ok, step_s=5)
+        await channel.send(answer(inbound, "提醒", part="0/queue"))
+
+    assert len(sim.shown) == 1
+
+
 # The connection
 
 

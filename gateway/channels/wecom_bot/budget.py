@@ -41,6 +41,11 @@ class Budget:
         self._sent[chat].append(now)
         self._forget(now)
 
+    def not_sent(self, chat: str) -> None:
+        """What was spent last was not sent after all."""
+        if self._sent.get(chat):
+            self._sent[chat].pop()
+
     def refused(self, chat: str, now: float, wait_s: float) -> None:
         """WeCom counts otherwise: nothing for this long."""
         self._refused_until[chat] = now + wait_s

@@ -32,6 +32,10 @@ class OpenFailed(GatewayError):
     """WeCom's address cannot be reached, or does not speak as it should."""
 
 
+class NoConnection(SendLater):
+    """There is no connection to send on; nothing was sent."""
+
+
 class Line:
     """One WebSocket. Somebody must call `next` again and again, or no acknowledgement is seen."""
 
@@ -55,12 +59,12 @@ class Line:
     async def ask(self, cmd: str, req_id: str, body: Raw | None = None) -> Frame:
         """Send a frame and wait for its acknowledgement; frames with one `req_id` go one after the other.
 
-        Raises SendLater when it surely was not sent, SendUncertain when nobody can know.
+        Raises NoConnection when it surely was not sent, SendUncertain when nobody can know.
         """
         while (ahead := self._waiting.get(req_id)) is not None:
             await asyncio.wait((ahead,))
         if self._socket.state is not State.OPEN or self.over.is_set():
-            raise SendLater("the connection was lost", retry_after_s=LOST_S)
+            raise NoConnection("the connection was lost", retry_after_s=LOST_S)
         waiter: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._waiting[req_id] = waiter
         try:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 from gateway.channels.wecom_bot.compose import PING, SUBSCRIBE, compose_subscription
-from gateway.channels.wecom_bot.line import LOST_S, Line, OpenFailed, opened_line, socket_url
+from gateway.channels.wecom_bot.line import LOST_S, Line, NoConnection, OpenFailed, opened_line, socket_url
 from gateway.channels.wecom_bot.pace import Pace
 from gateway.channels.wecom_bot.parse import EVENT, Frame, Raw, Unreadable, parse_event, parse_frame
 from gateway.channels.wecom_bot.verdicts import NotSubscribed, raise_for, repair
 from gateway.checkup import Health
 from gateway.clock import Clock
-from gateway.errors import SendError, SendLater
+from gateway.errors import SendError
 
 PING_S = 30.0
 MISSED_PINGS = 2
@@ -111,7 +111,7 @@ class Link:
         """Send a frame and wait until WeCom has taken it; without `req_id` it belongs to no message. Raises a SendError."""
         line = self._live
         if line is None:
-            raise SendLater(f"no connection: {self._trouble}", retry_after_s=LOST_S)
+            raise NoConnection(f"no connection: {self._trouble}", retry_after_s=LOST_S)
         ack = await line.ask(cmd, req_id or self._req_id(cmd), body)
         try:
             raise_for(ack.errcode, ack.errmsg)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from gateway.channels.wecom_bot.budget import Budget
 from gateway.channels.wecom_bot.compose import RESPOND, SEND, compose_markdown, compose_stream
+from gateway.channels.wecom_bot.line import NoConnection
 from gateway.channels.wecom_bot.link import Link
 from gateway.channels.wecom_bot.parse import Raw
 from gateway.channels.wecom_bot.verdicts import OverLimit, ReplyClosed, StreamOver
@@ -96,6 +97,9 @@ class Speech:
         self._budget.spend(chat, now)
         try:
             await self._link.ask(cmd, body, req_id=req_id)
+        except NoConnection:
+            self._budget.not_sent(chat)
+            raise
         except OverLimit as error:
             self._budget.refused(chat, self._clock.monotonic(), error.retry_after_s)
             raise
