@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -76,7 +76,10 @@ def faulty_route(path: str, faults: ILinkFaults, page: Page, *, methods: tuple[s
     """`page`, unless a knob says otherwise."""
 
     async def with_faults(request: Request) -> Response:
-        await request.body()
+        try:
+            await request.body()
+        except ClientDisconnect:
+            return Response()
         await asyncio.sleep(faults.hang.get(path, 0))
         if faults.reset.get(path, 0) > 0:
             faults.reset[path] -= 1
