@@ -179,6 +179,29 @@ async def test_a_ledger_that_hangs_gets_no_acknowledgement_and_no_end_of_hearing
     assert list(sim.acks) == [sim.frames[second]]
 
 
+async def test_a_ledger_that_hangs_holds_up_the_stop_no_longer_than_one_message_would(
+    sim: DingTalkSimulator, clock: ManualClock, book: Book
+) -> None:
+    sim.faults.pushes = 1
+    book.slow_s = 3_600
+    channel = a_channel(sim, clock)
+    task = asyncio.create_task(channel.run(book.deliver))
+    await sim.wait_for_log("connect")
+    for number in range(10):
+        await sim.say(text=str(number))
+    await sim.wait_for_log("push", 10)
+    await until(lambda: book.asked == 1)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    await clock.advance(21)
+    await asyncio.gather(task, return_exceptions=True)
+    await channel.aclose()
+
+    assert sim.acks == {}
+
+
 async def test_messages_of_one_connection_are_heard_in_order(sim: DingTalkSimulator, clock: ManualClock, book: Book) -> None:
     async with listening(a_channel(sim, clock), book):
         await sim.wait_for_log("connect")

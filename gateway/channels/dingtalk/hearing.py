@@ -14,7 +14,7 @@ from gateway.errors import StoreError, StoreUnavailable
 from gateway.messages import Inbound
 
 DELIVER_TIMEOUT_S = 20.0
-"""A ledger that takes longer is treated as one that cannot write."""
+"""A ledger that takes longer, earlier messages of the conversation included, is treated as one that cannot write."""
 HAND_IN_AGAIN_S = 5.0
 KEPT_MESSAGES = 1_000
 
@@ -47,12 +47,11 @@ class Hearing:
         except Unreadable as error:  # Acknowledged: it would not be more readable the second time.
             logger.warning("Channel %s: message of frame %s was skipped: %s.", self._name, frame_id or "(callback)", error)
             return
-        async with self._turn(inbound.address.chat):
-            try:
-                await self._deliver(deliver, inbound)
-            except StoreError:
-                self._keep(inbound)
-                raise
+        try:
+            await self._deliver(deliver, inbound)
+        except StoreError:
+            self._keep(inbound)
+            raise
 
     async def hand_in_again(self, deliver: Deliver) -> None:
         """Until cancelled: what the store did not take is tried every five seconds."""
@@ -76,7 +75,7 @@ class Hearing:
 
     async def _deliver(self, deliver: Deliver, inbound: Inbound) -> None:
         try:
-            async with self._clock.timeout(DELIVER_TIMEOUT_S):
+            async with self._clock.timeout(DELIVER_TIMEOUT_S), self._turn(inbound.address.chat):
                 admitted = await deliver(inbound)
         except TimeoutError as error:
             raise StoreUnavailable(f"the message was not on disk after {DELIVER_TIMEOUT_S:.0f} s") from error
