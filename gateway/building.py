@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -16,9 +17,26 @@ from gateway.backends.base import Backend
 from gateway.channels.base import Channel
 from gateway.channels.http_face import HttpFace
 from gateway.clock import Clock
-from gateway.config import AnyBackend, AnyChannel, Api, Config, DingTalk, Echo, Handbook, OfficialAccount, OpenAI, Terminal, WeChat
+from gateway.config import (
+    AnyBackend,
+    AnyChannel,
+    Api,
+    Config,
+    DingTalk,
+    DingTalkWebhook,
+    Echo,
+    Handbook,
+    OfficialAccount,
+    OpenAI,
+    Terminal,
+    WeChat,
+    WeComBot,
+)
 from gateway.errors import ConfigError
 from gateway.stores.base import Store
+
+if TYPE_CHECKING:
+    from gateway.channels.seat import Seat
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where README and docs lie, in a checkout and in the image."""
@@ -45,7 +63,7 @@ async def open_store(config: Config, *, alone: bool = False) -> Store:
         from gateway.stores.sqlite import SQLiteStore
 
         return await SQLiteStore.open(store_path(config), durability=config.store.durability, alone=alone)
-    if scheme in ("redis", "rediss", "redis+sentinel"):
+    if scheme in ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"):
         from gateway.stores.redis import RedisStore
 
         return await RedisStore.open(
@@ -55,7 +73,9 @@ async def open_store(config: Config, *, alone: bool = False) -> Store:
             connect_timeout_s=config.store.connect_timeout_s,
             keep_for=keep_for(config),
         )
-    raise ConfigError(f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH and memory://")
+    raise ConfigError(
+        f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH, redis://…, rediss://…, redis+sentinel://…, rediss+sentinel://…, unix://… and memory://"
+    )
 
 
 def keep_for(config: Config) -> timedelta | None:
@@ -122,7 +142,11 @@ def _channel(name: str, section: AnyChannel, site: Site) -> Channel:
     if isinstance(section, OfficialAccount):
         return _official_account(name, section, site)
     if isinstance(section, WeChat):
-        return _wechat(name, section, site)
+        return _ilink(name, section, site) if section.transport == "ilink" else _itchat(name, section, site)
+    if isinstance(section, WeComBot):
+        return _wecom_bot(name, section, site)
+    if isinstance(section, DingTalkWebhook):
+        return _dingtalk_webhook(name, section, site)
     return _dingtalk(name, section, site)
 
 
@@ -167,8 +191,7 @@ def _dingtalk(name: str, section: DingTalk, site: Site) -> Channel:
     )
 
 
-def _wechat(name: str, section: WeChat, site: Site) -> Channel:
-    from gateway.channels.seat import Seat
+def _itchat(name: str, section: WeChat, site: Site) -> Channel:
     from gateway.channels.wechat.channel import WeChatChannel
     from gateway.channels.wechat.friend_requests import FriendRequests
     from gateway.channels.wechat.itchat_transport import ItchatTransport
@@ -194,5 +217,64 @@ def _wechat(name: str, section: WeChat, site: Site) -> Channel:
         reply_prefix=section.reply_prefix,
         group_on_mention=section.group.on_mention,
         group_allow=section.group.allow,
-        seat=Seat(name=f"wechat/{name}", seats=store.seats, clock=clock) if store.seats is not None else None,
+        seat=_seat(name, site),
     )
+
+
+def _dingtalk_webhook(name: str, section: DingTalkWebhook, site: Site) -> Channel:
+    from gateway.channels.dingtalk.webhook import DingTalkWebhookChannel
+
+    return DingTalkWebhookChannel(
+        name=name,
+        clock=site.clock,
+        url=section.url.get_secret_value(),
+        secret=_secret(section.secret) or "",
+        keyword=section.keyword,
+        oapi_base=section.oapi_base or "",
+    )
+
+
+def _ilink(name: str, section: WeChat, site: Site) -> Channel:
+    from gateway.channels.wechat.ilink_api import OFFICIAL_BASE_URL
+    from gateway.channels.wechat.ilink_bonds import ShelfBonds
+    from gateway.channels.wechat.ilink_channel import ILinkChannel
+    from gateway.channels.wechat.ilink_transport import ILinkTransport
+
+    store, clock = site.store, site.clock
+    base_url = (section.base_url or OFFICIAL_BASE_URL).rstrip("/")
+    transport = ILinkTransport(
+        channel=name,
+        clock=clock,
+        folder=Path(section.state_file or f"data/wechat-{name}"),
+        bonds=ShelfBonds(channel=name, shelf=store.shelf, clock=clock, base_url=base_url) if store.seats is not None else None,
+        base_url=section.base_url,
+        cdn_base_url=section.cdn_base_url,
+        show=site.show_qr,
+    )
+    return ILinkChannel(name=name, transport=transport, seat=_seat(name, site))
+
+
+def _wecom_bot(name: str, section: WeComBot, site: Site) -> Channel:
+    from gateway.channels.wecom_bot.channel import WeComBotChannel
+    from gateway.rendering import cut
+
+    return WeComBotChannel(
+        name=name,
+        bot_id=section.bot_id,
+        secret=section.secret.get_secret_value(),
+        clock=site.clock,
+        cut=lambda text, max_bytes: cut(text, max_bytes, fences=True),
+        base_url=section.base_url,
+        bot_name=section.bot_name,
+        welcome=section.welcome,
+        seat=_seat(name, site),
+    )
+
+
+def _seat(name: str, site: Site) -> Seat | None:
+    """The right to hold an account that only one process at a time may hold; None where one process owns the store."""
+    if site.store.seats is None:
+        return None
+    from gateway.channels.seat import Seat
+
+    return Seat(name=f"account/{name}", seats=site.store.seats, clock=site.clock)

@@ -44,8 +44,9 @@ class WeChat(ChannelSection):
     """A personal WeChat account."""
 
     kind: Literal["wechat"]
-    transport: Literal["itchat"] = Field(
-        "itchat", description="How the account is reached: `itchat` is the web protocol, which can get an account banned."
+    transport: Literal["itchat", "ilink"] = Field(
+        "itchat",
+        description="`ilink`: Tencent's bot interface, private chats only. `itchat`: the web protocol, groups too, can get you banned.",
     )
     accept_ban_risk: bool = Field(
         False, description="Must be true for `itchat`: Tencent warns and bans accounts that use it. Never use an account you need."
@@ -54,6 +55,8 @@ class WeChat(ChannelSection):
     auto_accept_friends: bool = Field(
         False, description="Accept friend requests, at most one in 30 s and 20 a day; adding friends is a strong ban trigger."
     )
+    cdn_base_url: HttpUrl = Field(None, description="`ilink`: where pictures and files lie; null is Tencent's own address.")
+    fetch_words: tuple[str, ...] = Field(("继续", "continue"), description="`ilink`: what a person sends to read an answer that waits.")
     private_prefix: tuple[str, ...] = Field(
         (), description="In private chats answer only what begins with one of these; empty answers everything."
     )
@@ -63,7 +66,7 @@ class WeChat(ChannelSection):
 
     @model_validator(mode="after")
     def _risk_accepted(self) -> WeChat:
-        if not self.accept_ban_risk and self.enabled:
+        if self.transport == "itchat" and not self.accept_ban_risk and self.enabled:
             raise ValueError("set accept_ban_risk to true to use the itchat transport: Tencent warns and bans accounts that use it")
         return self
 
@@ -119,6 +122,29 @@ class OfficialAccount(ChannelSection):
         return self.encryption or ("safe" if self.encoding_aes_key else "plain")
 
 
+class WeComBot(ChannelSection):
+    """A WeCom intelligent bot over its long connection."""
+
+    kind: Literal["wecom_bot"]
+    bot_id: Annotated[str, StringConstraints(min_length=1)] = Field(description="Bot ID, from the bot's API settings.")
+    secret: SecretStr = Field(description="Secret of the long connection, from the same page.")
+    base_url: str = Field("wss://openws.work.weixin.qq.com", description="WeCom's address; the simulator may stand in.")
+    bot_name: str = Field("", description="The bot's name as people see it, taken out of group messages.")
+    welcome: str | None = Field(None, description="Said when somebody opens the chat for the first time on a day; null says nothing.")
+
+
+class DingTalkWebhook(ChannelSection):
+    """A DingTalk group robot that only speaks."""
+
+    kind: Literal["dingtalk_webhook"]
+    url: SecretStr = Field(description="The robot's webhook address, access_token included.")
+    secret: SecretStr | None = Field(
+        None, description="The robot's signing secret (SEC…); null when it is protected by a key word or by address."
+    )
+    oapi_base: HttpUrl = Field("https://oapi.dingtalk.com", description="DingTalk's older API, where robots live.")
+    keyword: str = Field("", description="The key word that its messages must hold, if it was set up with one.")
+
+
 class Terminal(ChannelSection):
     """A person at the terminal that started the gateway."""
 
@@ -133,7 +159,9 @@ class Api(ChannelSection):
     timeout_s: Seconds = Field(180, description="How long a request is held open for its answer.")
 
 
-AnyChannel: TypeAlias = Annotated[WeChat | DingTalk | OfficialAccount | Terminal | Api, Field(discriminator="kind")]
+AnyChannel: TypeAlias = Annotated[
+    WeChat | DingTalk | DingTalkWebhook | OfficialAccount | WeComBot | Terminal | Api, Field(discriminator="kind")
+]
 
 
 class OpenAI(Section):
@@ -214,7 +242,7 @@ class CommandsSection(Section):
 class StoreSection(Section):
     """Where turns and conversations are kept."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^(sqlite:///.+|memory://.*|rediss?://.+|redis\+sentinel://.+)$")] = Field(
+    url: Annotated[str, StringConstraints(pattern=r"^(sqlite:///.+|memory://.*|rediss?(\+sentinel)?://.+|unix://.+)$")] = Field(
         "sqlite:///data/gateway.db",
         description="`sqlite:///PATH`; `redis://…`, `rediss://…`, `redis+sentinel://…` for several gateways; `memory://` forgets.",
     )

@@ -14,7 +14,7 @@ from gateway.channels.base import Channel
 from gateway.channels.http_face import HttpFace
 from gateway.clock import Clock
 from gateway.commands import Commands
-from gateway.config import Config, OfficialAccount
+from gateway.config import Config
 from gateway.delivery import Delivery
 from gateway.dispatch import Dispatch
 from gateway.expiry import Expiry
@@ -218,9 +218,7 @@ def _seconds(value: float | None) -> timedelta | None:
 
 def _manner(config: Config) -> Manner:
     answering = config.answering
-    fetch_words = {
-        word.casefold() for section in config.channels.values() if isinstance(section, OfficialAccount) for word in section.fetch_words
-    }
+    fetch_words = {word.casefold() for section in config.channels.values() for word in getattr(section, "fetch_words", ())}
     return Manner(
         system_prompt=answering.system_prompt,
         temperature=answering.temperature,

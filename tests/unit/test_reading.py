@@ -31,7 +31,7 @@ def fault(data: dict, **environment: str) -> str:
         ({"http": {"host": "0.0.0.0"}}, ["http", "trust_network"]),
         ({"answering": {"chain": ["gpt"]}}, ["gpt", "backends"]),
         ({"channels": {"w": {"kind": "wechat"}}}, ["channels.w", "accept_ban_risk"]),
-        ({"channels": {"w": {"kind": "wechat", "accept_ban_risk": True, "transport": "ilink"}}}, ["channels.w.transport", "itchat"]),
+        ({"channels": {"w": {"kind": "wechat", "accept_ban_risk": True, "transport": "puppet"}}}, ["channels.w.transport", "itchat"]),
         ({"channels": {"o": {**OFFICIAL, "encryption": "safe"}}}, ["channels.o", "encoding_aes_key"]),
         ({"plugins": {"enabled": ["admin"]}}, ["plugins.enabled"]),
         ({"channels": {name: {"kind": "api", "tokens": ["t"]} for name in "ab"}}, ["channels", "/api/v1/messages"]),
