@@ -65,7 +65,7 @@ def account(between: Shared, face: HttpFace, bulletin: SharedBulletin, seats: Sh
         face=face,
         clock=between.clock,
         window_s=WINDOW_S,
-        attempt_s=WINDOW_S * 0.8,
+        attempt_s=WINDOW_S * 0.7,
         shelf=between.store.shelf,
         bulletin=bulletin,
     )

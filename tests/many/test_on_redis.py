@@ -25,7 +25,7 @@ from gateway.wording import say
 from tests.many.forwarder import Forwarder
 from tests.redis_server import a_prefix, shared_url
 
-WINDOW_S = 0.6
+WINDOW_S = 0.8
 """Stands for WeChat's five seconds."""
 LEASE_S = 0.5
 TOKEN = "sesame-and-more"
@@ -94,7 +94,7 @@ def account(store: RedisStore, face: HttpFace) -> Channel:
         face=face,
         clock=SystemClock(),
         window_s=WINDOW_S,
-        attempt_s=WINDOW_S * 0.85,
+        attempt_s=WINDOW_S * 0.7,
         shelf=store.shelf,
         bulletin=store.bulletin,
     )
@@ -217,3 +217,23 @@ async def test_a_program_whose_worker_died_gets_the_answer_that_another_gateway_
     assert (await waiting).json()["text"] == "ANS:一"
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_crowd_with_a_slow_model_sees_answers_or_promises_that_are_kept(callbacks: Scene) -> None:
+    """Every follower sees his own answer, or the request to fetch it and then his answer; nobody sees a fault or somebody else's."""
+    people = range(40)
+    for number in people:
+        callbacks.backend.will_say(f"答{number}。", after_s=(number * 7 % 40) / 40 * 3.6 * WINDOW_S, to=f"问{number}。")
+
+    asked = {await callbacks.platform.say(sender=f"粉丝{number}", text=f"问{number}。"): number for number in people}
+    seen = await callbacks.platform.wait_for_shown(len(people), timeout_s=20)
+    await callbacks.until(lambda kinds: kinds == [OutcomeKind.ANSWERED] * len(people))
+    waiting = {asked[each.answers] for each in seen if each.text == say("placeholder", "zh")}
+    assert {(asked[each.answers], each.text) for each in seen if asked[each.answers] not in waiting} == {
+        (number, f"答{number}。") for number in people if number not in waiting
+    }
+
+    fetched = {await callbacks.platform.say(sender=f"粉丝{number}", text="继续"): number for number in waiting}
+    seen = await callbacks.platform.wait_for_shown(len(people) + len(waiting), timeout_s=20)
+    assert {fetched[each.answers]: each.text for each in seen if each.answers in fetched} == {number: f"答{number}。" for number in waiting}
+    assert len(callbacks.backend.prompts) == len(people)
