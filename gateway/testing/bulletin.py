@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from gateway.clock import Clock
@@ -12,13 +13,14 @@ from gateway.stores.base import Bulletin, Seats
 class SharedBoard:
     """The common place. `board.bulletin()` and `board.seats()` give one process its own door to it.
 
-    `down = True`: every call fails as it does when the server is away; news of that time are lost.
+    `down = True`: every call fails as it does when the server is away; news of that time are lost. `hangs = True`: news are never taken.
     """
 
     def __init__(self, clock: Clock, *, lease_s: float = 10.0) -> None:
         self.clock = clock
         self.lease_s = lease_s
         self.down = False
+        self.hangs = False
         self.published: list[tuple[str, str]] = []
         """Everything that was said, by topic."""
         self.holders: dict[str, tuple[SharedSeats, float]] = {}
@@ -45,6 +47,8 @@ class SharedBulletin(Bulletin):
 
     async def publish(self, topic: str, text: str) -> None:
         self._board.check()
+        if self._board.hangs:
+            await asyncio.get_running_loop().create_future()
         self._board.published.append((topic, text))
         for owner, wanted, heard in tuple(self._board.listeners):
             if wanted == topic and not owner.deaf:

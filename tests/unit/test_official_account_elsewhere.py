@@ -174,3 +174,17 @@ async def test_without_the_store_an_open_request_still_gets_its_answer(account: 
     await account.show(0, "answer", age_s=1)
 
     assert first.heard == "answer"
+
+
+async def test_a_store_that_hangs_holds_nobody_up_for_long(account: Account) -> None:
+    first = await account.ask(0)
+    account.board.hangs = True
+    await account.cut_after_window(first)
+    second = await account.ask(0)
+    await account.clock.advance(1)
+
+    showing = account.show(0, "answer", age_s=6)
+    await account.clock.settle()
+
+    assert second.heard == "answer"
+    await showing

@@ -14,7 +14,7 @@ from gateway.channels.base import Admission, Admitted, Channel, ChannelLimits, D
 from gateway.channels.http_face import BodyRefused, HttpFace
 from gateway.channels.official_account.compose import ACK, MAX_REPLY_BYTES, hint_bytes, text_reply, with_hint
 from gateway.channels.official_account.deadline import KEEP_S, MAX_TURNS, Ladder, TurnBook
-from gateway.channels.official_account.elsewhere import Elsewhere, Word
+from gateway.channels.official_account.elsewhere import PATIENCE_S, Elsewhere, Word
 from gateway.channels.official_account.envelope import BadEnvelope, BrokenXml, Envelope, ForbiddenXml
 from gateway.channels.official_account.origin import MAX_SKEW_S, Encryption, Origin, chosen_encryption
 from gateway.channels.official_account.parse import Event, Received, read, to_inbound
@@ -217,9 +217,13 @@ class OfficialAccountChannel(Channel):
             return
         inbound = self._inbound(received, late_s=0.0)
         try:
-            await self._note(turn, inbound, received, await self._deliver(inbound))
-        except StoreError as error:
-            logger.warning("Channel %s cannot see whether message %s was answered: %s", self.name, received.id, error)
+            async with self._clock.timeout(PATIENCE_S):
+                admitted = await self._deliver(inbound)
+        except (StoreError, TimeoutError) as error:
+            reason = str(error) or "the store hangs"
+            logger.warning("Channel %s cannot see whether message %s was answered: %s", self.name, received.id, reason)
+            return
+        await self._note(turn, inbound, received, admitted)
 
     async def _note(self, turn: Turn, inbound: Inbound, received: Received, admitted: Admitted) -> None:
         if admitted.admission is Admission.IGNORED:

@@ -23,6 +23,10 @@ KEEP_FOR = timedelta(seconds=600)
 """As long as a turn stays in the book of a process."""
 
 
+PATIENCE_S = 1.0
+"""How long a store that hangs may hold up a request that WeChat cuts after five seconds."""
+
+
 class Stand(StrEnum):
     """What is known of a turn."""
 
@@ -72,18 +76,26 @@ class Elsewhere:
         """Keep the word and say it."""
         text = json.dumps(asdict(word), ensure_ascii=False)
         try:
-            if word.stand is not Stand.ASKED:
-                await self._shelf.put(self._name(word.turn), text, self._clock.now() + KEEP_FOR)
-            await self._bulletin.publish(self._topic, text)
-        except StoreError as error:
-            logger.warning("Channel %s could not tell the other processes that %s is %s: %s", self._channel, word.turn, word.stand, error)
+            async with self._clock.timeout(PATIENCE_S):
+                if word.stand is not Stand.ASKED:
+                    await self._shelf.put(self._name(word.turn), text, self._clock.now() + KEEP_FOR)
+                await self._bulletin.publish(self._topic, text)
+        except (StoreError, TimeoutError) as error:
+            logger.warning(
+                "Channel %s could not tell the other processes that %s is %s: %s",
+                self._channel,
+                word.turn,
+                word.stand,
+                str(error) or "it hangs",
+            )
 
     async def ask(self, turn_id: str) -> Word | None:
         """The last word about a turn, if there is one and the store can be read."""
         try:
-            text = await self._shelf.get(self._name(turn_id), self._clock.now())
-        except StoreError as error:
-            logger.warning("Channel %s cannot see what other processes did with %s: %s", self._channel, turn_id, error)
+            async with self._clock.timeout(PATIENCE_S):
+                text = await self._shelf.get(self._name(turn_id), self._clock.now())
+        except (StoreError, TimeoutError) as error:
+            logger.warning("Channel %s cannot see what other processes did with %s: %s", self._channel, turn_id, str(error) or "it hangs")
             return None
         return _read(text) if text is not None else None
 
