@@ -67,14 +67,20 @@ class Alarm:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            sent = await self._round()
-            await self._clock.sleep(self._pause_s if sent else 0)
+            await self._clock.sleep(self._pause_s if await self._safe_round() else 0)
             try:
                 async with self._clock.timeout(self._next_look_s()):
                     await self._something.wait()
             except TimeoutError:
                 pass
             self._something.clear()
+
+    async def _safe_round(self) -> bool:
+        try:
+            return await self._round()
+        except Exception:  # an alarm that ends for good would be the silence it is there to prevent
+            logger.exception("Alarms could not be told; they are tried again.")
+            return False
 
     def _next_look_s(self) -> float | None:
         """Only something open, or an end that nobody could be told yet, asks for a look without a new event."""

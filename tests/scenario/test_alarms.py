@@ -204,6 +204,20 @@ async def test_when_nobody_can_be_told_it_is_said_once_in_the_log_and_told_when_
     assert len(scene.staff.texts) == 2
 
 
+async def test_an_alarm_survives_a_channel_that_breaks_over_it(start: StartScene, caplog: pytest.LogCaptureFixture) -> None:
+    scene = await start(admins=(BOSS, DEPUTY))
+    await scene.boss_writes()
+    await scene.shop.say("hi", sender="deputy")
+    await scene.shop.wait_for(1)
+    scene.staff.errors.append(RuntimeError("a bug"))  # type: ignore[arg-type]
+
+    scene.guard.watchdog.gave_up("shop", "the secret is wrong")
+    await scene.clock.advance(10)
+
+    assert "broke over an alarm" in caplog.text
+    assert "Channel shop needs a person" in scene.shop.texts[-1]
+
+
 async def test_an_alarm_that_may_have_been_shown_is_not_repeated(start: StartScene) -> None:
     scene = await start()
     await scene.boss_writes()
