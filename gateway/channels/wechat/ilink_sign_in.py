@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -27,6 +28,17 @@ AskDigits: TypeAlias = Callable[[str], Awaitable[str]]
 """Puts a question in front of the operator and returns the digits typed; empty when nobody is there."""
 
 NEEDS = "WeChat on the phone must be new enough for the ClawBot plug-in (iOS 8.0.70, Android 8.0.69)"
+
+
+async def ask_on_terminal(question: str) -> str:
+    """The `AskDigits` of a gateway that somebody started by hand."""
+    to_stderr(question)
+    return await in_thread("wechat-digits", sys.stdin.readline)
+
+
+def somebody_there() -> AskDigits | None:
+    """Whom to ask for digits: the terminal, if there is one."""
+    return ask_on_terminal if sys.stdin is not None and sys.stdin.isatty() else None
 
 
 class AlreadyBound(Exception):

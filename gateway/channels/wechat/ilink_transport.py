@@ -15,7 +15,7 @@ from gateway.channels.base import Deliver
 from gateway.channels.wechat.ilink_api import OFFICIAL_BASE_URL, OFFICIAL_CDN_BASE_URL, POLL_S, ILinkApi
 from gateway.channels.wechat.ilink_bonds import Bond, Bonds, FolderBonds
 from gateway.channels.wechat.ilink_person import ILinkPerson, PersonState
-from gateway.channels.wechat.ilink_sign_in import AlreadyBound, AskDigits, ILinkSignIn
+from gateway.channels.wechat.ilink_sign_in import AlreadyBound, AskDigits, ILinkSignIn, somebody_there
 from gateway.channels.wechat.ilink_wire import Wire
 from gateway.channels.wechat.patience import Patience
 from gateway.channels.wechat.sign_in import Show, to_stderr
@@ -53,8 +53,8 @@ class ILinkTransport(Transport):
     ) -> None:
         """`folder` keeps the sign-ins, readable by nobody else, unless `bonds` does; the picture of a QR code is there in any case.
 
-        `base_url` and `cdn_base_url` stand in for Tencent's addresses. `ask`: see ILinkSignIn. `typing`: show that an answer is made.
-        `pause_s`: the unit of all waits between tries.
+        `base_url` and `cdn_base_url` stand in for Tencent's addresses. `ask`: see ILinkSignIn; None asks at the terminal if there is one.
+        `typing`: show that an answer is made. `pause_s`: the unit of all waits between tries.
         """
         base_url = (base_url or OFFICIAL_BASE_URL).rstrip("/")
         self._channel = channel
@@ -73,7 +73,7 @@ class ILinkTransport(Transport):
             clock=clock,
             png_path=folder / "qr.png",
             show=show,
-            ask=ask,
+            ask=ask or somebody_there(),
             max_codes=max_codes,
             pause_s=pause_s,
         )
