@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -302,7 +302,8 @@ class WeComBotSimulator(Simulator):
 
     async def _send(self, connection: _Connection, text: str) -> None:
         if connection.websocket.client_state is WebSocketState.CONNECTED and connection in self._connections:
-            await connection.websocket.send_text(text)
+            with suppress(WebSocketDisconnect, RuntimeError):  # The client died this very moment; starlette says it in two ways.
+                await connection.websocket.send_text(text)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work, name="wecom simulator")

@@ -351,6 +351,24 @@ async def test_a_long_recorded_answer_is_shown_whole_after_a_restart(sim: WeComB
     assert "\n".join(shown.text for shown in sim.shown) == text
 
 
+async def test_an_answer_from_before_the_restart_goes_out_as_soon_as_the_bot_is_connected(
+    sim: WeComBotSimulator, clock: ManualClock, book: Book
+) -> None:
+    first = a_channel(sim, clock)
+    async with listening(first, book):
+        await sim.wait_for_log("subscribe")
+        await sim.say(text="在吗")
+        inbound = await book.next()
+    second = a_channel(sim, clock)
+    sending = asyncio.create_task(second.send(answer(inbound, "在")))
+    await asyncio.sleep(0)
+    async with listening(second, Book()):
+        await sim.wait_for_shown(1)
+        await sending
+
+    assert clock.monotonic() == 0
+
+
 async def test_a_farewell_and_a_word_in_between_are_messages_of_their_own(sim: WeComBotSimulator, clock: ManualClock, book: Book) -> None:
     channel = a_channel(sim, clock)
     async with listening(channel, book):

@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Protocol
 
 from gateway.channels.wecom_bot.compose import PING, SUBSCRIBE, compose_subscription
@@ -76,6 +77,7 @@ class Link:
         self._pace = Pace(jitter)
         self._numbers = itertools.count(1)
         self._live: Line | None = None
+        self._up = asyncio.Event()
         self._trouble = "not connected yet"
         self._opened = 0
 
@@ -119,6 +121,12 @@ class Link:
             line.over.set()
             raise
 
+    async def wait_connected(self, at_most_s: float) -> None:
+        """Return at once when there is a connection, else when there is one again or the time is over."""
+        with suppress(TimeoutError):  # Who asks tries then, and is told.
+            async with self._clock.timeout(at_most_s):
+                await self._up.wait()
+
     async def knock(self) -> None:
         """Open a WebSocket and close it: a subscription would take the bot away from a running gateway. Raises OpenFailed."""
         await (await opened_line(self._url, self._clock)).close()
@@ -140,11 +148,13 @@ class Link:
         try:
             await self._subscribe(line)
             self._live = line
+            self._up.set()
             self._opened += 1
             logger.info("Channel %s is connected to WeCom, connection %d.", self._name, self._opened)
             await self._first_of(line.over.wait(), self._ping(line), *(() if self._seat is None else (self._seat.lost(),)))
         finally:
             self._live = None
+            self._up.clear()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             await line.close()

@@ -113,4 +113,7 @@ class Speech:
             except SendLater as error:
                 if self._clock.monotonic() + error.retry_after_s > give_up_at:
                     raise
-                await self._clock.sleep(error.retry_after_s)
+                if isinstance(error, NoConnection):
+                    await self._link.wait_connected(error.retry_after_s)
+                else:
+                    await self._clock.sleep(error.retry_after_s)
