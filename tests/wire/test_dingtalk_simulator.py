@@ -10,8 +10,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.simulators.dingtalk import BOT_MESSAGES, CLIENT_ID, CLIENT_SECRET, DingTalkSimulator
+from gateway.simulators.dingtalk import CLIENT_ID, CLIENT_SECRET, DingTalkSimulator
 from gateway.simulators.dingtalk_faults import OPEN, TOKEN, WEBHOOK
+from gateway.simulators.dingtalk_stream import BOT_MESSAGES
 
 
 @pytest.fixture
