@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.simulators.dingtalk import CLIENT_ID, CLIENT_SECRET, DingTalkSimulator
-from gateway.simulators.dingtalk_faults import OPEN, TOKEN, WEBHOOK
+from gateway.simulators.dingtalk_faults import OPEN, QUERY, TO_GROUP, TO_PERSON, TOKEN, WEBHOOK
 from gateway.simulators.dingtalk_stream import BOT_MESSAGES
 
 
@@ -134,6 +134,62 @@ async def test_a_token_is_given_for_the_right_secret_only(http: httpx2.AsyncClie
 
     assert (right.status_code, right.json()["expireIn"]) == (200, 7200)
     assert wrong.status_code == 400
+
+
+async def called(http: httpx2.AsyncClient, path: str, **body: object) -> tuple[int, dict[str, object]]:
+    token = (await http.post(TOKEN, json={"appKey": CLIENT_ID, "appSecret": CLIENT_SECRET})).json()["accessToken"]
+    plain = {"robotCode": CLIENT_ID, "msgKey": "sampleText", "msgParam": '{"content": "你好"}'}
+    answer = await http.post(path, json={**plain, **body}, headers={"x-acs-dingtalk-access-token": token})
+    return answer.status_code, answer.json()
+
+
+async def test_a_call_without_a_token_that_lives_is_401(sim: DingTalkSimulator, http: httpx2.AsyncClient) -> None:
+    assert (await http.post(TO_PERSON, json={})).status_code == 401
+    assert not sim.openapi.calls
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"userIds": []}, "invalidParameter.userIds.empty"),
+        ({"userIds": ["manager01"] * 21}, "invalidParameter.userIds.overMax"),
+        ({"userIds": ["manager01"], "msgParam": "no JSON"}, "invalidParameter.msgParam.invalid"),
+        ({"userIds": ["manager01"], "msgKey": "sampleMarkdown"}, "invalidParameter.msgParam.invalid"),
+        ({"userIds": ["manager01"], "robotCode": "other"}, "invalidParameter.robotCode.notExsit"),
+    ],
+)
+async def test_a_send_to_people_that_breaks_the_rules_is_refused(http: httpx2.AsyncClient, body: dict[str, object], code: str) -> None:
+    status, told = await called(http, TO_PERSON, **body)
+
+    assert (status, told["code"]) == (400, code)
+
+
+async def test_a_send_to_people_names_those_whom_it_did_not_reach(sim: DingTalkSimulator, http: httpx2.AsyncClient) -> None:
+    ids = [sim.people.staff(name) for name in ("张三", "李四", "王五")]
+    sim.faults.invalid_staff, sim.faults.flow_controlled = ["李四"], ["王五"]
+    status, told = await called(http, TO_PERSON, userIds=[*ids, "nobody"])
+
+    assert (status, told["invalidStaffIdList"], told["flowControlledStaffIdList"]) == (200, [ids[1], "nobody"], [ids[2]])
+    assert [shown.chat for shown in sim.shown] == ["张三"]
+
+
+async def test_a_group_takes_fifteen_thousand_bytes_and_only_where_the_bot_is(sim: DingTalkSimulator, http: httpx2.AsyncClient) -> None:
+    group = sim.people.conversation("测试群")
+    fits = {"msgParam": json.dumps({"content": "x" * (15_000 - 15)})}
+    too_long = {"msgParam": json.dumps({"content": "x" * (15_001 - 15)})}
+
+    assert len(fits["msgParam"]) == 15_000
+    assert (await called(http, TO_GROUP, openConversationId=group, **fits))[0] == 200
+    assert (await called(http, TO_GROUP, openConversationId=group, **too_long))[1]["code"] == "invalidParameter.msgParam.invalid"
+    assert (await called(http, TO_GROUP, openConversationId="cidNo"))[1]["code"] == "invalidParameter.openConversationId.invalid"
+
+
+async def test_a_call_too_many_in_a_second_is_refused(sim: DingTalkSimulator, http: httpx2.AsyncClient) -> None:
+    sim.faults.calls_per_second = 3
+    codes = [(await called(http, QUERY, processQueryKey="x"))[1]["code"] for _ in range(4)]
+
+    assert codes == ["invalid.processQueryKey"] * 3 + ["Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"]
+    assert sim.openapi.calls == {QUERY: 3}
 
 
 async def test_a_person_can_write_and_knobs_can_be_turned_over_http(sim: DingTalkSimulator, http: httpx2.AsyncClient) -> None:

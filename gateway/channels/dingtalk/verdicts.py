@@ -106,12 +106,12 @@ def check_sent(answer: Answer, *, in_group: bool = False) -> str:
     if answer.status != 200:
         fail_send(answer, in_group=in_group)
     body = answer.body
-    if not isinstance(body.get("processQueryKey"), str):
-        raise SendUncertain(f"DingTalk's answer has no processQueryKey ({len(answer.content)} bytes)")
     if body.get("flowControlledStaffIdList"):
         raise SendLater("DingTalk slows messages to this person down", retry_after_s=RATE_PAUSE_S)
     if body.get("invalidStaffIdList"):
         raise SendRefused("DingTalk knows no such person, or the app is not visible to them (开发者后台 → 版本管理与发布 → 可用范围)")
+    if not isinstance(body.get("processQueryKey"), str):
+        raise SendUncertain(f"DingTalk's answer has no processQueryKey ({len(answer.content)} bytes)")
     return str(body["processQueryKey"])
 
 
