@@ -55,6 +55,9 @@ class HealthPages:
         return parts
 
     async def _store_health(self) -> Health:
+        """A store that is known to be down is not asked again: it may hang, and this page must answer."""
+        for trouble in self._troubles.of(STORE):
+            return Health(False, trouble.cause)
         try:
             await self._store.ping()
         except StoreError as error:
