@@ -15,6 +15,8 @@ from gateway.wiring import open_store
 from .book import Asked
 from .town import Town
 
+PLATFORMS = {"d": "DingTalk", "w": "WeChat", "o": "official account"}
+"""Where an answer may end as unknown."""
 IDEMPOTENT = frozenset({"o", "a"})
 """Official account and HTTP API: there the platform shows an answer once, however often it is given.
 
@@ -30,8 +32,9 @@ class Verdict:
     written: int = 0
     accepted: int = 0
     answered: int = 0
-    unknown_seen: int = 0
-    unknown_unseen: int = 0
+    unknown_seen: Counter[str] = field(default_factory=Counter)
+    """By platform: what ended as unknown although its person saw it."""
+    unknown_unseen: Counter[str] = field(default_factory=Counter)
     expired: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
@@ -47,7 +50,7 @@ class Verdict:
 
     @property
     def unknown(self) -> int:
-        return self.unknown_seen + self.unknown_unseen
+        return self.unknown_seen.total() + self.unknown_unseen.total()
 
     @property
     def faults(self) -> list[str]:
@@ -76,7 +79,10 @@ class Verdict:
             ("lost", f"{len(self.lost)}"),
             ("doubled, idempotent platforms", f"{len(self.doubled_idempotent)}"),
             ("doubled, other platforms", f"{len(self.doubled_other)}"),
-            ("unknown: seen / not seen", f"{self.unknown_seen} / {self.unknown_unseen}"),
+            *(
+                (f"unknown, {name}: seen / not", f"{self.unknown_seen[key]} / {self.unknown_unseen[key]}")
+                for key, name in PLATFORMS.items()
+            ),
             ("expired", f"{self.expired}"),
             ("other outcomes", ", ".join(f"{kind} {count}" for kind, count in sorted(self.outcomes.items())) or "none"),
             ("another answer for the same id", f"{len(self.changed)}"),
@@ -132,9 +138,9 @@ def _judge(verdict: Verdict, asked: Asked, record: TurnRecord | None) -> None:
         verdict.answered += asked.complete
         if not asked.complete:
             verdict.lost.append(f"{asked.token} is answered, and its person saw {asked.answers} {asked.other}: {_told(record)}")
-    elif kind is OutcomeKind.UNKNOWN and asked.platform != "a":
-        verdict.unknown_seen += asked.complete
-        verdict.unknown_unseen += not asked.complete
+    elif kind is OutcomeKind.UNKNOWN and asked.platform in PLATFORMS:
+        verdict.unknown_seen[asked.platform] += asked.complete
+        verdict.unknown_unseen[asked.platform] += not asked.complete
     elif kind is OutcomeKind.EXPIRED:
         verdict.expired += 1
     else:

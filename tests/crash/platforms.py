@@ -189,7 +189,7 @@ class Follower(Person):
     async def catch_up(self) -> None:
         """Until everything is there, or asking brings nothing more."""
         fruitless = 0
-        while fruitless < 2 and not all(asked.complete or not asked.accepted for asked in self.asked):
+        while fruitless < 2 and not all(asked.complete for asked in self.asked):
             fruitless = 0 if await self._fetch() else fruitless + 1
 
     async def _fetch(self) -> bool:

@@ -24,3 +24,12 @@ async def test_sixty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> No
     assert verdict.accepted > 3 * verdict.kills
     assert verdict.faults == [], "\n".join([verdict.table(), *verdict.faults])
     assert verdict.expired == 0
+
+
+async def test_a_personal_wechat_account_comes_back_with_its_login_and_everybody_is_answered(tmp_path: Path) -> None:
+    async with Nursery.open() as nursery:
+        verdict = await survive(tmp_path, 6, crowd={"wechat": 5}, channels=["wechat"], seed=31, nursery=nursery)
+
+    assert verdict.kills == 6
+    assert verdict.accepted > 15
+    assert verdict.faults == [], "\n".join([verdict.table(), *verdict.faults])
