@@ -31,6 +31,7 @@ class RedisBulletin(Bulletin):
         self._line = line
         self._wire = server.wire()
         self._space = space
+        self._kind = b"news:%d:" % server.database  # Redis' channels know no databases: another gateway's news would be heard as ours
         self._clock = clock
         self._heard: dict[bytes, list[Callable[[str], None]]] = {}
         self._listening: set[bytes] = set()
@@ -46,10 +47,10 @@ class RedisBulletin(Bulletin):
                 await self._settled.wait()
         except TimeoutError:
             logger.info("News are published before this process can hear them.")
-        await self._line.ask(b"PUBLISH", self._space.key(b"news:", encoded(topic)), encoded(text))
+        await self._line.ask(b"PUBLISH", self._space.key(self._kind, encoded(topic)), encoded(text))
 
     def listen(self, topic: str, heard: Callable[[str], None]) -> None:
-        channel = self._space.key(b"news:", encoded(topic))
+        channel = self._space.key(self._kind, encoded(topic))
         self._heard.setdefault(channel, []).append(heard)
         if channel in self._listening:
             return

@@ -67,6 +67,8 @@ class Server:
         self.where = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._connect_timeout_s = connect_timeout_s
         self._sentinel: Sentinel | None = None
+        self.database = 0
+        """Number of the database that the URL names."""
         try:
             self._pool = self._sentinel_pool(url) if parts.scheme.endswith("+sentinel") else self._plain_pool(url)
         except (ValueError, TypeError) as error:
@@ -83,6 +85,7 @@ class Server:
 
     def _plain_pool(self, url: str) -> _Pool:
         options = parse_url(url)
+        self.database = int(options.get("db") or 0)
         pool: _Pool = ConnectionPool(**{**self._manners(), **options, **self._ours()})
         return pool
 
@@ -94,6 +97,7 @@ class Server:
         userinfo = parts.netloc.rpartition("@")[0]
         plain = f"{parts.scheme.partition('+')[0]}://{userinfo}{'@' if userinfo else ''}host/{db or 0}?{parts.query}"
         options: dict[str, Any] = {name: value for name, value in parse_url(plain).items() if name not in ("host", "port")}
+        self.database = int(options.get("db") or 0)
         options["ssl"] = options.pop("connection_class", None) is SSLConnection
         own = {"username": options.pop("sentinel_username", None), "password": options.pop("sentinel_password", None)}
         timeouts = {"socket_timeout": self._connect_timeout_s, "socket_connect_timeout": self._connect_timeout_s}

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.stores.redis import RedisStore
+
 from .nursery import Nursery
 from .redis_server import BINARY, RedisServer
 from .storm import calm_down, survive
@@ -41,3 +43,22 @@ async def test_a_redis_that_is_killed_and_started_again_loses_nothing(tmp_path: 
     print(verdict.table())
 
     assert verdict.faults == [], "\n".join([verdict.table(), *verdict.faults])
+
+
+async def test_news_stay_in_their_database(tmp_path: Path) -> None:
+    # Given two gateways that have nothing in common but the server: Redis tells published news to all databases
+    async with RedisServer(tmp_path / "redis").running() as redis:
+        stores = [await RedisStore.open(redis.url(database)) for database in (0, 1)]
+        heard: dict[int, list[str]] = {0: [], 1: []}
+        for database, store in enumerate(stores):
+            store.bulletin.listen("answers", heard[database].append)
+
+        for database, store in enumerate(stores):
+            await store.bulletin.publish("answers", f"of {database}")
+        async with asyncio.timeout(5):
+            while not (heard[0] and heard[1]):  # noqa: ASYNC110 - Redis tells when it likes
+                await asyncio.sleep(0.01)
+        for store in stores:
+            await store.aclose()
+
+    assert heard == {0: ["of 0"], 1: ["of 1"]}
