@@ -19,9 +19,11 @@ from gateway.prompts import Delta, Line, Prompt, StopReason
 from gateway.sessions.scope import Scope, session_key
 from gateway.sessions.session import Lifetime, Session, new_session
 from gateway.sessions.window import Calibration, estimate_prompt, fit
-from gateway.stores.base import Ledger, SessionStore
+from gateway.stores.base import Ledger, SessionStore, TurnRecord
 from gateway.wording import language_of, say
 
+NOT_REMEMBERED = frozenset({"command", "gateway", "parked", ""})
+"""Whose answers are no part of a conversation."""
 MAX_LANGUAGES = 5000
 """Of so many conversations the language is remembered, the latest ones."""
 
@@ -119,7 +121,19 @@ class Answering:
         """Keep the exchange in the session; a failed answer is not remembered."""
         if reply.session is None or reply.failure is not None:
             return
-        session = reply.session.said(reply.question, text, self._clock.now())
+        await self._keep(reply.session.said(reply.question, text, self._clock.now()))
+
+    async def remember_recorded(self, record: TurnRecord) -> None:
+        """Keep an exchange whose answer an earlier run (or another process) made and perhaps had no time to remember."""
+        if record.answer is None or record.answered_by in NOT_REMEMBERED:
+            return
+        session, question = await self._session(record.inbound), self._question(record.inbound)
+        exchange = (Line("user", question), Line("assistant", record.answer.text))
+        if session.lines[-2:] == exchange:
+            return
+        await self._keep(session.said(question, record.answer.text, self._clock.now()))
+
+    async def _keep(self, session: Session) -> None:
         end = self._lifetime.ends_at(session)
         await self._sessions.save(session, end)
         self._saved(end)

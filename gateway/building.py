@@ -73,9 +73,7 @@ async def open_store(config: Config, *, alone: bool = False) -> Store:
             connect_timeout_s=config.store.connect_timeout_s,
             keep_for=keep_for(config),
         )
-    raise ConfigError(
-        f"store.url: {scheme!r} is not a kind of store. Known: sqlite:///PATH, redis://…, rediss://…, redis+sentinel://…, rediss+sentinel://…, unix://… and memory://"
-    )
+    raise ConfigError(f"store.url: {scheme!r} is not a kind of store; the configuration reference names them")
 
 
 def keep_for(config: Config) -> timedelta | None:

@@ -140,6 +140,29 @@ def chat(config_path: Path) -> None:
     sys.exit(_run(_serve(Gateway(config))))
 
 
+@main.command("sign-in")
+@click.argument("channel")
+@_config_option
+def sign_in(channel: str, config_path: Path) -> None:
+    """Let a person sign in to a channel, e.g. scan a QR code; the gateway may go on running."""
+    from contextlib import AsyncExitStack
+
+    from gateway.clock import SystemClock
+    from gateway.wiring import build
+
+    config = _read(config_path)
+    _log(config)
+    if channel not in config.channels:
+        raise ConfigError(f"there is no channel {channel!r}; known: {', '.join(config.channels) or 'none'}")
+
+    async def work() -> str:
+        async with AsyncExitStack() as stack:
+            house = await build(config, stack=stack, clock=SystemClock(), show_qr=_show_on_stderr, alone=False)
+            return await house.channels[channel].sign_in()
+
+    click.echo(asyncio.run(work()))
+
+
 @main.command()
 @click.argument("message_id")
 @_config_option
@@ -182,7 +205,7 @@ def turns(config_path: Path, state: str | None, limit: int, as_json: bool) -> No
 
 
 @main.command()
-@click.argument("platform", type=click.Choice(["wechat", "dingtalk", "official-account", "openai"]))
+@click.argument("platform", type=click.Choice(["wechat", "ilink", "dingtalk", "official-account", "wecom-bot", "openai"]))
 @click.option("--port", default=0, help="Port on loopback; 0 picks a free one.")
 @click.option("--connect", default=None, help="official-account: the callback URL of the gateway to write to.")
 def simulate(platform: str, port: int, connect: str | None) -> None:

@@ -78,7 +78,7 @@ class NoCard(Section):
 
 
 class DingTalk(ChannelSection):
-    """A DingTalk bot in Stream mode."""
+    """A DingTalk bot."""
 
     kind: Literal["dingtalk"]
     mode: Literal["stream", "http"] = Field(

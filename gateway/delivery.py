@@ -114,7 +114,8 @@ class Delivery:
             logger.warning("Could not tell the person why message %s got no answer: %s", inbound.id, error)
 
     async def _record(self, inbound: Inbound, reply: Reply, answer: Answer) -> None:
-        await self._ledger.answered(inbound.key, answer, reply.answered_by, self._clock.now())
+        answered_by = "gateway" if reply.failure is not None else reply.answered_by
+        await self._ledger.answered(inbound.key, answer, answered_by, self._clock.now())
         if reply.recorded is not None:
             await reply.recorded()
 
@@ -131,6 +132,8 @@ class Delivery:
         try:
             async with aclosing(recording()) as texts:
                 await channel.send_growing(_outbound(inbound, 0, "", reply.lang, False), texts)
+        except SendUncertain as error:
+            return "".join(words), Outcome(OutcomeKind.UNKNOWN, "sending was cut", str(error))
         except SendError as error:
             return "".join(words), Outcome(OutcomeKind.FAILED, "the platform refused", str(error))
         return "".join(words), Outcome(OutcomeKind.ANSWERED)

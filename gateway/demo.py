@@ -22,9 +22,11 @@ from gateway.channels.http_face import open_socket
 from gateway.errors import GatewayError
 from gateway.simulators.base import Simulator
 from gateway.simulators.dingtalk import DingTalkSimulator
+from gateway.simulators.ilink import ILinkSimulator
 from gateway.simulators.official_account import OfficialAccountSimulator
 from gateway.simulators.openai_api import OpenAISimulator
 from gateway.simulators.wechat_web import WeChatWebFaults, WeChatWebSimulator
+from gateway.simulators.wecom_bot import WeComBotSimulator
 
 APP_ID, TOKEN, AES_KEY = "wx0demo0demo0demo", "demotoken", "D" * 43
 READY_TIMEOUT_S = 30.0
@@ -116,6 +118,8 @@ def simulator_for(platform: str, connect: str | None = None) -> Simulator:
         "official-account": lambda: OfficialAccountSimulator(
             token=TOKEN, app_id=APP_ID, encoding_aes_key=AES_KEY, mode="safe", callback_url=connect
         ),
+        "ilink": ILinkSimulator,
+        "wecom-bot": WeComBotSimulator,
         "openai": OpenAISimulator,
     }
     return simulators[platform]()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
-from gateway.answering import Answering, Reply
+from gateway.answering import Answering
 from gateway.channels.base import Admission, Admitted
 from gateway.clock import Clock
 from gateway.delivery import Delivery, outcome_of
@@ -20,7 +20,7 @@ from gateway.intake import Intake
 from gateway.lanes import Lanes
 from gateway.lineup import Lineup
 from gateway.merging import merged
-from gateway.messages import Inbound, Outcome, OutcomeKind
+from gateway.messages import Answer, Inbound, Outcome, OutcomeKind
 from gateway.queue_notices import QueueNotices
 from gateway.stores.base import Ledger, TurnRecord, TurnState
 from gateway.wording import say
@@ -114,12 +114,12 @@ class Dispatch:
     async def _answer_and_show(self, inbound: Inbound) -> Outcome:
         reply = await self._answering.open(inbound, parks=self._delivery.parks(inbound))
         text, shown = await self._delivery.show(inbound, reply)
-        await self._remember(inbound, reply, text)
+        await self._remembered(inbound, self._answering.remember(reply, text))
         return outcome_of(reply.failure, shown)
 
-    async def _remember(self, inbound: Inbound, reply: Reply, text: str) -> None:
+    async def _remembered(self, inbound: Inbound, work: Awaitable[None]) -> None:
         try:
-            await self._answering.remember(reply, text)
+            await work
         except StoreUnavailable as error:  # the person has the answer; a gap in the memory is no reason to complain to him
             logger.error("Message %s is answered but not remembered in its conversation: %s", inbound.id, error)
 
@@ -181,6 +181,12 @@ class Dispatch:
             return Outcome(OutcomeKind.EXPIRED, "too old when the gateway came back")
         if record.answer is None:
             return await self._answer_and_show(inbound)
+        outcome = await self._show_again(record, record.answer)
+        await self._remembered(inbound, self._answering.remember_recorded(record))
+        return outcome
+
+    async def _show_again(self, record: TurnRecord, answer: Answer) -> Outcome:
+        inbound = record.inbound
         if record.state is TurnState.SHOWING and not self._delivery.may_repeat(inbound):
             return Outcome(OutcomeKind.UNKNOWN, "the gateway stopped while it was being sent", f"piece {record.shown + 1}")
-        return await self._delivery.show_recorded(inbound, record.answer, lang=self._answering.language(inbound), shown=record.shown)
+        return await self._delivery.show_recorded(inbound, answer, lang=self._answering.language(inbound), shown=record.shown)

@@ -125,7 +125,8 @@ class SharedLineup(Lineup):
         self._showable = showable
         self._aside = _Aside()
         self._stopping = False
-        self._working: dict[str, None] = {}
+        self._working: dict[str, str] = {}
+        """The lanes whose lease this process has, and the channel of each."""
         self._stops: dict[str, asyncio.Event] = {}
         if bulletin is not None:
             bulletin.listen(STOP, self._stop_for_another)
@@ -180,12 +181,22 @@ class SharedLineup(Lineup):
 
     async def _look_for_orphans(self, work: Work) -> None:
         try:
+            await self._hand_back_the_unshowable()
             await self._adopt(work)
             wait_s = await self._mailboxes.adoptable_in()
         except StoreError as error:
             logger.warning("Cannot look for conversations of dead processes: %s", error)
             wait_s = STORE_PAUSE_S
         await self._clock.sleep(min(max(wait_s if wait_s is not None else LOOK_AGAIN_S, 0.2), LOOK_AGAIN_S))
+
+    async def _hand_back_the_unshowable(self) -> None:
+        """Conversations of a channel on which only another process can show now (it holds the account) belong there."""
+        showable = self._showable()
+        for lane in [lane for lane, channel in self._working.items() if channel not in showable]:
+            logger.info("Lane %s is handed to the process that holds its account.", lane)
+            del self._working[lane]
+            self._lanes.abandon(lane)
+            await self._mailboxes.hand_back(lane)
 
     async def _adopt(self, work: Work) -> int:
         adopted = await self._mailboxes.adopt(self._showable())
@@ -197,7 +208,7 @@ class SharedLineup(Lineup):
         return len(adopted)
 
     def _work_in(self, lane: str, first: Callable[[], Awaitable[None]], inbound: Inbound, work: Work) -> None:
-        self._working[lane] = None
+        self._working[lane] = inbound.address.channel
         self._lanes.enter(lane, lambda: self._drain(lane, first, inbound, work), owner=owner_of(inbound.address), force=True)
 
     async def _drain(self, lane: str, first: Callable[[], Awaitable[None]], inbound: Inbound, work: Work) -> None:

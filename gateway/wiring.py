@@ -82,7 +82,7 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     queue = config.queue
     lanes = Lanes(max_waiting_per_lane=queue.per_conversation, max_waiting=queue.total, max_running=queue.running)
     lineup = _lineup(config, store, guard.ledger, lanes, channels, clock)
-    ledger, parked = PatientLedger(guard.ledger, clock), Parked(store.shelf, clock)
+    ledger, parked = PatientLedger(guard.ledger, clock, patience_s=config.answering.max_replay_age_s), Parked(store.shelf, clock)
     delivery = Delivery(channels=channels, ledger=ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
     farewell = delivery.farewell if config.sessions.farewell else None
     expiry = Expiry(sessions=store.sessions, lanes=lanes, clock=clock, farewell=farewell)
@@ -155,7 +155,7 @@ def _answering(
     clock: Clock,
 ) -> Answering:
     scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
-    lifetime, sessions = lifetime_of(config), PatientSessions(store.sessions, clock)
+    lifetime, sessions = lifetime_of(config), PatientSessions(store.sessions, clock, patience_s=config.answering.max_replay_age_s)
     commands = Commands(
         ledger=store.ledger,
         sessions=sessions,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from gateway.checkup import Finding, Health
+from gateway.errors import ChannelError
 from gateway.messages import Answer, Inbound, Outbound, Outcome
 
 
@@ -104,6 +105,13 @@ class Channel(ABC):
         Only called when `limits.grows`. Must read `texts` to its end. An exception from `texts` means the answer failed: let it pass.
         """
         raise NotImplementedError(f"{type(self).__name__} declares limits.grows but does not show growing answers")
+
+    async def sign_in(self) -> str:
+        """Let a person sign in now (`gateway sign-in`), also while another process runs the channel; returns what to tell the operator.
+
+        Raises ChannelError when nobody signed in, or where signing in is part of running.
+        """
+        raise ChannelError(f"channel {self.name} needs no sign-in of its own: start the gateway, and it says what it needs")
 
     def can_show(self) -> bool:
         """Whether this process may speak here now. False where another process holds the account: its lanes are then not adopted here."""

@@ -170,9 +170,9 @@ async def test_a_store_that_fails_in_the_middle_is_not_silence(start: StartTalk)
     talk = await start(store=fragile)
     fragile.faults.fail("ledger.answered", times=1000)
     await talk.channel.say("你好", id="m")
-    await talk.clock.advance(130)
+    await talk.clock.advance(650)
 
     assert talk.channel.texts == [SENTENCES["store_failed"].zh]
-    second = await start(store=inner, clock=talk.clock)
+    second = await start(store=inner, clock=talk.clock, answering={"max_replay_age_s": 5000})
     await second.house.dispatch.resume()
     assert await second.channel.wait_for(1) == ["ANS:你好"]

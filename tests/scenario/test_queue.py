@@ -123,7 +123,7 @@ async def test_an_answer_that_cannot_be_remembered_is_still_an_answer(start: Sta
     fragile.faults.fail("sessions.save", times=1000)
 
     assert await talk.ask("hello", id="m") == "ANS:hello"
-    await talk.clock.advance(130)
+    await talk.clock.advance(650)
     assert await talk.outcome("m") == ("answered", "")
     assert len(talk.channel.shown) == 1
 
