@@ -193,7 +193,9 @@ async def test_the_person_sees_that_an_answer_is_made_until_it_comes(simulator: 
         bot = simulator.bots.of("小明")
         assert bot is not None
         await house.until(lambda: bot.typing == [1])
+        tasks = [task for task in asyncio.all_tasks() if task.get_name() == "wechat ilink typing"]
         await house.answer(inbound, "好")
+        await house.until(lambda: all(task.done() for task in tasks))
 
     assert bot.typing == [1]
 
@@ -358,6 +360,18 @@ async def test_damaged_state_asks_for_a_new_scan(simulator: ILinkSimulator, tmp_
         await again.healthy()
 
     assert len(simulator.calls(at.QR)) == 2
+
+
+async def test_who_stops_hearing_and_begins_again_hears_on(simulator: ILinkSimulator, tmp_path: Path) -> None:
+    simulator.sign_in("小明")
+    again = House(simulator, tmp_path)
+    for number in range(2):
+        hearing = asyncio.create_task(again.channel.run(again.ear.deliver), name="channel")
+        await simulator.say(sender="小明", text=str(number))
+        await again.ear.hears(number + 1)
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+    await again.channel.aclose()
 
 
 # Several people
