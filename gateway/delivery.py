@@ -16,7 +16,7 @@ from gateway.messages import Answer, Inbound, Lang, Mention, Outbound, Outcome, 
 from gateway.parked import Parked
 from gateway.rendering import cut, render
 from gateway.sessions.session import Session
-from gateway.stores.base import Ledger
+from gateway.stores.base import Ledger, TurnRecord, TurnState
 from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ class Delivery:
         """Whether a piece that was on its way at a crash may be sent again: the platform shows it once, or the operator said so."""
         return self._channels[inbound.address.channel].limits.idempotent or self._on_unknown == "resend"
 
+    def in_doubt(self, record: TurnRecord) -> bool:
+        """Whether the piece on its way at a crash may have been seen: not if the answer came after the platform had stopped waiting."""
+        expires_at = record.inbound.ticket.expires_at
+        too_late_anyway = expires_at is not None and record.answered_at is not None and record.answered_at >= expires_at
+        return record.state is TurnState.SHOWING and self._on_unknown == "leave" and not too_late_anyway
+
     def expects_words(self, inbound: Inbound) -> bool:
         """Whether somebody holds a request open until this very message gets words (an official account, the HTTP API)."""
         return self._channels[inbound.address.channel].limits.idempotent
@@ -68,9 +74,17 @@ class Delivery:
         return text, await self.show_recorded(inbound, answer, lang=reply.lang, more=reply.more, refetched=reply.rendered)
 
     async def show_recorded(
-        self, inbound: Inbound, answer: Answer, *, lang: Lang, shown: int = 0, more: bool = False, refetched: bool = False
+        self,
+        inbound: Inbound,
+        answer: Answer,
+        *,
+        lang: Lang,
+        shown: int = 0,
+        more: bool = False,
+        refetched: bool = False,
+        doubtful: bool = False,
     ) -> Outcome:
-        """Show an answer that is in the ledger, from piece number `shown` on."""
+        """Show an answer that is in the ledger, from piece number `shown` on. `doubtful`: that piece may have been shown already."""
         channel = self._channels[inbound.address.channel]
         limit = channel.limits.pieces_per_turn or len(answer.pieces)
         now_pieces, later = answer.pieces[:limit], answer.pieces[limit:]
@@ -79,6 +93,8 @@ class Delivery:
             try:
                 await self._show_piece(channel, inbound, outbound, number)
             except TicketExpired as error:
+                if doubtful and number == shown:
+                    return Outcome(OutcomeKind.UNKNOWN, "it may have been shown before the gateway stopped", str(error))
                 return await self._too_late(channel, inbound, answer.pieces[number:], error, first=refetched)
             except SendUncertain as error:
                 return Outcome(OutcomeKind.UNKNOWN, "sending was cut", str(error))
@@ -139,10 +155,11 @@ class Delivery:
         return "".join(words), Outcome(OutcomeKind.ANSWERED)
 
     async def _show_piece(self, channel: Channel, inbound: Inbound, outbound: Outbound, number: int) -> Receipt:
-        if not channel.limits.idempotent:
+        limits = channel.limits
+        if limits.parks or not limits.idempotent:  # what may be parked must not be shown now and fetched again after a crash
             await self._ledger.showing(inbound.key, number)
         receipt = await self._send(channel, outbound)
-        if not channel.limits.idempotent:
+        if not limits.idempotent:
             await self._ledger.shown(inbound.key, number + 1)
         return receipt
 

@@ -189,4 +189,5 @@ class Dispatch:
         inbound = record.inbound
         if record.state is TurnState.SHOWING and not self._delivery.may_repeat(inbound):
             return Outcome(OutcomeKind.UNKNOWN, "the gateway stopped while it was being sent", f"piece {record.shown + 1}")
-        return await self._delivery.show_recorded(inbound, answer, lang=self._answering.language(inbound), shown=record.shown)
+        lang, doubtful = self._answering.language(inbound), self._delivery.in_doubt(record)
+        return await self._delivery.show_recorded(inbound, answer, lang=lang, shown=record.shown, doubtful=doubtful)
