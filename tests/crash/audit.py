@@ -104,11 +104,12 @@ async def audit(town: Town, redelivered: Mapping[str, str]) -> Verdict:
     store = await open_store(read_config(town.gateways[0].config))
     try:
         verdict.lost += [f"never finished: {_told(record)}" for record in await store.ledger.unfinished()]
+        doubtful = {chat for chat, ids in town.book.fetches.items() if await _any_unknown(store.ledger, ids)}
         records = {asked.token: await _record(store.ledger, asked) for asked in town.book.asked.values()}
     finally:
         await store.aclose()
     for asked in town.book.asked.values():
-        _judge(verdict, asked, records[asked.token])
+        _judge(verdict, asked, records[asked.token], fetch_in_doubt=asked.chat in doubtful)
         if (text := redelivered.get(asked.token)) and text != asked.first_words:
             verdict.changed.append(f"{asked.token}: {asked.first_words[:40]!r}, later {text[:40]!r}")
     verdict.disordered = _disordered(town)
@@ -121,7 +122,12 @@ async def _record(ledger: Ledger, asked: Asked) -> TurnRecord | None:
     return found[0] if found else None
 
 
-def _judge(verdict: Verdict, asked: Asked, record: TurnRecord | None) -> None:
+async def _any_unknown(ledger: Ledger, ids: list[str]) -> bool:
+    records = [record for one in ids for record in await ledger.find(one)]
+    return any(record.outcome is not None and record.outcome.kind is OutcomeKind.UNKNOWN for record in records)
+
+
+def _judge(verdict: Verdict, asked: Asked, record: TurnRecord | None, *, fetch_in_doubt: bool) -> None:
     doubled = [part for part, count in Counter(part for _, part in asked.answers).items() if count > 1]
     if doubled:
         told = verdict.doubled_idempotent if asked.platform in IDEMPOTENT else verdict.doubled_other
@@ -136,7 +142,9 @@ def _judge(verdict: Verdict, asked: Asked, record: TurnRecord | None) -> None:
     kind = record.outcome.kind
     if kind is OutcomeKind.ANSWERED:
         verdict.answered += asked.complete
-        if not asked.complete:
+        if not asked.complete and fetch_in_doubt:
+            verdict.unknown_unseen[asked.platform] += 1  # the piece that was fetched when the gateway died: its fetch says so in the ledger
+        elif not asked.complete:
             verdict.lost.append(f"{asked.token} is answered, and its person saw {asked.answers} {asked.other}: {_told(record)}")
     elif kind is OutcomeKind.UNKNOWN and asked.platform in PLATFORMS:
         verdict.unknown_seen[asked.platform] += asked.complete

@@ -66,6 +66,8 @@ class Book:
     def __init__(self) -> None:
         self.asked: dict[str, Asked] = {}
         self.by_message: dict[str, Asked] = {}
+        self.fetches: dict[str, list[str]] = {}
+        """Chat → ledger ids of the messages by which somebody asked for parked pieces."""
         self.seen: list[tuple[str, str]] = []
         """(chat, token) of every answer in the order in which people saw them; a long one once."""
         self.contexts: dict[int, tuple[str, frozenset[int]]] = {}

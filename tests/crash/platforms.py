@@ -196,7 +196,9 @@ class Follower(Person):
         """Whether the fetch word brought something."""
         asked = Asked("", self.platform, self.number, 0, FETCH)
         before = self._seen()
-        self.book.by_message[await self._official.say(sender=self.name, text=FETCH)] = asked
+        message = await self._official.say(sender=self.name, text=FETCH)
+        self.book.by_message[message] = asked
+        self.book.fetches.setdefault(self.name, []).append(f"{self._official.open_id(self.name)}:{message}")
         await self.book.until(lambda: bool(asked.other) or self._seen() > before, PATIENCE_S)
         return self._seen() > before
 
