@@ -88,6 +88,8 @@ class Delivery:
         channel = self._channels[inbound.address.channel]
         limit = channel.limits.pieces_per_turn or len(answer.pieces)
         now_pieces, later = answer.pieces[:limit], answer.pieces[limit:]
+        # An answer that was parked after a crash could not announce itself; the next reply does.
+        more = more or (channel.limits.parks and not refetched and await self._parked.next(inbound.address) is not None)
         for number in range(shown, len(now_pieces)):
             outbound = _outbound(inbound, number, answer.pieces[number], lang, more or bool(later))
             try:
@@ -196,7 +198,7 @@ def outcome_of(failure: GatewayError | None, shown: Outcome) -> Outcome:
 def _pieces(text: str, channel: Channel) -> tuple[str, ...]:
     limits = channel.limits
     rendered = render(text, limits.markup)
-    return tuple(cut(rendered, limits.max_bytes, fences=limits.markup is not Markup.PLAIN))
+    return tuple(cut(rendered, limits.max_bytes, max_chars=limits.max_chars, fences=limits.markup is not Markup.PLAIN))
 
 
 def _outbound(inbound: Inbound, number: int, text: str, lang: Lang, more: bool) -> Outbound:

@@ -32,6 +32,8 @@ class ChannelLimits:
     markup: Markup
     max_bytes: int
     """UTF-8 bytes of one rendered piece, hints and mentions that the channel adds already subtracted."""
+    max_chars: int | None = None
+    """Characters of one rendered piece, where a platform counts them as well (iLink; plain text only). None: only bytes count."""
     pieces_per_turn: int | None = None
     """How many pieces one message may be answered with; the rest is parked until the person asks for more. None: no limit."""
     parks: bool = False

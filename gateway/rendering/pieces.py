@@ -33,8 +33,8 @@ class _Fence:
         return _bytes(self.opening) + _bytes(self.closing) + 2
 
 
-def cut(text: str, max_bytes: int, *, fences: bool) -> list[str]:
-    """`text` in pieces of at most `max_bytes` UTF-8 bytes (at least 64), none of them blank.
+def cut(text: str, max_bytes: int, *, fences: bool, max_chars: int | None = None) -> list[str]:
+    """`text` in pieces of at most `max_bytes` UTF-8 bytes (at least 64) and, without `fences`, `max_chars` characters; none is blank.
 
     A cut falls between paragraphs, else between lines, sentences, words, characters, whichever leaves the piece reasonably full; never
     inside a code point, and inside an emoji sequence or a URL only when that alone does not fit. With `fences` (targets that show
@@ -42,16 +42,16 @@ def cut(text: str, max_bytes: int, *, fences: bool) -> list[str]:
     """
     if max_bytes < SMALLEST_BYTES:
         raise ValueError(f"a piece needs at least {SMALLEST_BYTES} bytes, not {max_bytes}")
-    if len(text) * 4 <= max_bytes or _bytes(text) <= max_bytes:
+    if len(text) <= (max_chars or len(text)) and (len(text) * 4 <= max_bytes or _bytes(text) <= max_bytes):
         return [_trimmed(text)] if text.strip() else []
-    return _with_fences(text, max_bytes) if fences else _without_fences(text, max_bytes)
+    return _with_fences(text, max_bytes) if fences else _without_fences(text, max_bytes, max_chars or max_bytes)
 
 
-def _without_fences(text: str, max_bytes: int) -> list[str]:
+def _without_fences(text: str, max_bytes: int, max_chars: int) -> list[str]:
     pieces, start = [], 0
     while start < len(text):
         start = _next_words(text, start)
-        end = _cut_after(text, start, max_bytes, _URL)
+        end = _cut_after(text, start, max_bytes, _URL, max_chars)
         pieces.append(text[start:end].rstrip())
         start = end
     return [piece for piece in pieces if piece]
@@ -127,9 +127,9 @@ def _before_bare_opening(text: str, start: int, end: int, fence: _Fence | None) 
     return start + line if len(before) % 2 == 0 else end
 
 
-def _cut_after(text: str, start: int, max_bytes: int, atoms: re.Pattern[str]) -> int:
+def _cut_after(text: str, start: int, max_bytes: int, atoms: re.Pattern[str], max_chars: int | None = None) -> int:
     """The end of the piece that begins at `start`: at least one character further."""
-    full = _full(text, start, max_bytes)
+    full = _full(text, start, max_bytes, max_chars or max_bytes)
     if full >= len(text):
         return len(text)
     size = full - start
@@ -141,9 +141,9 @@ def _cut_after(text: str, start: int, max_bytes: int, atoms: re.Pattern[str]) ->
     )
 
 
-def _full(text: str, start: int, max_bytes: int) -> int:
-    """How far `max_bytes` reach."""
-    window = text[start : start + max_bytes]
+def _full(text: str, start: int, max_bytes: int, max_chars: int) -> int:
+    """How far `max_bytes` and `max_chars` reach."""
+    window = text[start : start + min(max_bytes, max_chars)]
     encoded = window.encode(errors="surrogatepass")
     end = min(max_bytes, len(encoded))
     while end < len(encoded) and encoded[end] & 0xC0 == 0x80:

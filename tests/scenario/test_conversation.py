@@ -330,3 +330,19 @@ async def test_many_people_at_once_each_get_their_own_answer(start: StartTalk) -
     await talk.channel.wait_for(200)
 
     assert all(outbound.text == f"ANS:q{outbound.address.sender[1:]}" for outbound in talk.channel.shown)
+
+
+async def test_what_is_parked_is_announced_by_the_next_reply(start: StartTalk) -> None:
+    talk = await start(limits=PASSIVE, channels={"o": {"kind": "official_account", "app_id": "wx", "token": "abc"}})
+    talk.channel.errors.append(TicketExpired("the ladder is over"))
+    await talk.channel.say("one")
+    await talk.clock.settle()
+    await talk.ask("two")
+    await talk.ask("继续")
+    await talk.ask("three")
+
+    assert [(outbound.text, outbound.more) for outbound in talk.channel.shown] == [
+        ("ANS:two", True),
+        ("ANS:one", False),
+        ("ANS:three", False),
+    ]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.channels.wechat.ilink_compose import MAX_CHARS, compose, hint_bytes, message
+from gateway.channels.wechat.ilink_compose import MAX_CHARS, compose, hint_chars, message
 from gateway.channels.wechat.ilink_parse import parse, read
 from gateway.channels.wechat.parse import UnreadableMessage
 from gateway.messages import Address, Inbound, Outbound, Quote, Text, Unsupported, inbound_from_json, inbound_to_json
@@ -165,7 +165,7 @@ def test_a_message_has_exactly_one_item_and_echoes_the_permission() -> None:
 
 
 def test_the_hint_stands_below_a_piece_that_is_not_the_last_and_fits() -> None:
-    piece = "x" * (MAX_CHARS - hint_bytes())
+    piece = "x" * (MAX_CHARS - hint_chars())
     assert compose(outbound("好")) == "好"
     assert compose(outbound("好", more=True)) == "好\n（未完，回复“继续”）"
     assert len(compose(outbound(piece, more=True))) <= MAX_CHARS

@@ -224,3 +224,10 @@ def test_a_megabyte_is_cut_in_linear_time(text: str, fences: bool) -> None:
 
     assert time.process_time() - started < 5
     assert max(sizes(pieces)) <= 2048
+
+
+@given(st.text("aé你😀 \n。.", max_size=900), st.integers(40, 300))
+def test_pieces_hold_so_many_characters_where_a_platform_counts_them(text: str, max_chars: int) -> None:
+    pieces = cut(text, 4 * max_chars, fences=False, max_chars=max_chars)
+    assert all(len(piece) <= max_chars for piece in pieces)
+    assert "".join("".join(pieces).split()) == "".join(text.split())

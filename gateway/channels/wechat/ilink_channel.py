@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.channels.base import ChannelLimits, Markup, Receipt
 from gateway.channels.seat import Seat
 from gateway.channels.wechat.channel import WeChatChannel
-from gateway.channels.wechat.ilink_compose import MAX_CHARS, hint_bytes
+from gateway.channels.wechat.ilink_compose import MAX_CHARS, hint_chars
 from gateway.channels.wechat.ilink_transport import ILinkTransport
 from gateway.errors import SendLater
 from gateway.messages import Outbound
@@ -16,7 +16,7 @@ class ILinkChannel(WeChatChannel):
 
     def __init__(self, *, name: str, transport: ILinkTransport, seat: Seat | None = None) -> None:
         super().__init__(name=name, transport=transport, seat=seat)
-        self.limits = ChannelLimits(markup=Markup.PLAIN, max_bytes=MAX_CHARS - hint_bytes(), parks=True)
+        self.limits = ChannelLimits(markup=Markup.PLAIN, max_bytes=4 * MAX_CHARS, max_chars=MAX_CHARS - hint_chars(), parks=True)
         self._ilink = transport
 
     async def send(self, outbound: Outbound) -> Receipt:

@@ -13,9 +13,9 @@ MAX_CHARS = 1_800
 _FROM_BOT, _FINISHED, _TEXT = 2, 2, 1
 
 
-def hint_bytes() -> int:
+def hint_chars() -> int:
     """What the longest hint adds to a piece."""
-    return max(len(_hint(lang).encode()) for lang in ("zh", "en")) + 1
+    return max(len(_hint(lang)) for lang in ("zh", "en")) + 1
 
 
 def compose(outbound: Outbound) -> str:
