@@ -19,7 +19,7 @@ from gateway.prompts import Delta, Line, Prompt, StopReason
 from gateway.sessions.scope import Scope, session_key
 from gateway.sessions.session import Lifetime, Session, new_session
 from gateway.sessions.window import Calibration, estimate_prompt, fit
-from gateway.stores.base import Ledger, SessionStore, TurnRecord
+from gateway.stores.base import Ledger, SessionStore, TurnRecord, TurnState
 from gateway.wording import language_of, say
 
 NOT_REMEMBERED = frozenset({"command", "gateway", "parked", ""})
@@ -132,6 +132,11 @@ class Answering:
         if session.lines[-2:] == exchange:
             return
         await self._keep(session.said(question, record.answer.text, self._clock.now()))
+
+    async def let_go(self, record: TurnRecord) -> bool:
+        """Drop the fetched piece that a turn shows, if its process died before it could. Returns whether more pieces are parked."""
+        pieces = record.answer.pieces if record.answer is not None and record.state is TurnState.ANSWERED else ()
+        return await self._parked.drop(record.inbound.address, pieces)
 
     async def _keep(self, session: Session) -> None:
         end = self._lifetime.ends_at(session)

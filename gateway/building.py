@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,6 +165,7 @@ def _official_account(name: str, section: OfficialAccount, site: Site) -> Channe
         clock=site.clock,
         shelf=site.store.shelf if shared else None,
         bulletin=site.store.bulletin,
+        about_to_show=partial(site.store.ledger.showing, piece=0),
     )
 
 

@@ -16,7 +16,7 @@ from gateway.messages import Answer, Inbound, Lang, Mention, Outbound, Outcome, 
 from gateway.parked import Parked
 from gateway.rendering import cut, render
 from gateway.sessions.session import Session
-from gateway.stores.base import Ledger, TurnRecord, TurnState
+from gateway.stores.base import Ledger
 from gateway.wording import language_of, say
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,6 @@ class Delivery:
         """Whether a piece that was on its way at a crash may be sent again: the platform shows it once, or the operator said so."""
         return self._channels[inbound.address.channel].limits.idempotent or self._on_unknown == "resend"
 
-    def in_doubt(self, record: TurnRecord) -> bool:
-        """Whether the piece on its way at a crash may have been seen: not if the answer came after the platform had stopped waiting."""
-        expires_at = record.inbound.ticket.expires_at
-        too_late_anyway = expires_at is not None and record.answered_at is not None and record.answered_at >= expires_at
-        return record.state is TurnState.SHOWING and self._on_unknown == "leave" and not too_late_anyway
-
     def expects_words(self, inbound: Inbound) -> bool:
         """Whether somebody holds a request open until this very message gets words (an official account, the HTTP API)."""
         return self._channels[inbound.address.channel].limits.idempotent
@@ -82,9 +76,9 @@ class Delivery:
         shown: int = 0,
         more: bool = False,
         refetched: bool = False,
-        doubtful: bool = False,
+        in_doubt: bool = False,
     ) -> Outcome:
-        """Show an answer that is in the ledger, from piece number `shown` on. `doubtful`: that piece may have been shown already."""
+        """Show an answer that is in the ledger, from piece number `shown` on. `in_doubt`: that piece may have been shown already."""
         channel = self._channels[inbound.address.channel]
         limit = channel.limits.pieces_per_turn or len(answer.pieces)
         now_pieces, later = answer.pieces[:limit], answer.pieces[limit:]
@@ -95,15 +89,15 @@ class Delivery:
             try:
                 await self._show_piece(channel, inbound, outbound, number)
             except TicketExpired as error:
-                if doubtful and number == shown:
-                    return Outcome(OutcomeKind.UNKNOWN, "it may have been shown before the gateway stopped", str(error))
+                if in_doubt and number == shown and self._on_unknown == "leave":
+                    return await self._in_doubt(inbound, answer, number)
                 return await self._too_late(channel, inbound, answer.pieces[number:], error, first=refetched)
             except SendUncertain as error:
                 return Outcome(OutcomeKind.UNKNOWN, "sending was cut", str(error))
             except SendError as error:
                 return Outcome(OutcomeKind.FAILED, "the platform refused", str(error))
         if later:
-            await self._parked.add(inbound.address, later)
+            await self._parked.add(inbound.address, later, turn=inbound.id)
         return Outcome(OutcomeKind.ANSWERED, "the rest is parked" if later else "")
 
     async def farewell(self, session: Session) -> None:
@@ -158,12 +152,17 @@ class Delivery:
 
     async def _show_piece(self, channel: Channel, inbound: Inbound, outbound: Outbound, number: int) -> Receipt:
         limits = channel.limits
-        if limits.parks or not limits.idempotent:  # what may be parked must not be shown now and fetched again after a crash
+        if not limits.idempotent:
             await self._ledger.showing(inbound.key, number)
         receipt = await self._send(channel, outbound)
         if not limits.idempotent:
             await self._ledger.shown(inbound.key, number + 1)
         return receipt
+
+    async def _in_doubt(self, inbound: Inbound, answer: Answer, number: int) -> Outcome:
+        if later := answer.pieces[number + 1 :]:
+            await self._parked.add(inbound.address, later, turn=inbound.id)
+        return Outcome(OutcomeKind.UNKNOWN, "the gateway stopped while it was being sent", f"piece {number + 1}")
 
     async def _send(self, channel: Channel, outbound: Outbound) -> Receipt:
         for attempt in range(SEND_TRIES):
@@ -183,7 +182,7 @@ class Delivery:
     async def _too_late(self, channel: Channel, inbound: Inbound, pieces: tuple[str, ...], error: TicketExpired, *, first: bool) -> Outcome:
         if not channel.limits.parks:
             return Outcome(OutcomeKind.EXPIRED, "too late for the platform", str(error))
-        await self._parked.add(inbound.address, pieces, first=first)
+        await self._parked.add(inbound.address, pieces, turn=inbound.id, first=first)
         return Outcome(OutcomeKind.ANSWERED, "parked until the person asks for it")
 
 

@@ -189,5 +189,13 @@ class Dispatch:
         inbound = record.inbound
         if record.state is TurnState.SHOWING and not self._delivery.may_repeat(inbound):
             return Outcome(OutcomeKind.UNKNOWN, "the gateway stopped while it was being sent", f"piece {record.shown + 1}")
-        lang, doubtful = self._answering.language(inbound), self._delivery.in_doubt(record)
-        return await self._delivery.show_recorded(inbound, answer, lang=lang, shown=record.shown, doubtful=doubtful)
+        fetched = record.answered_by == "parked"
+        return await self._delivery.show_recorded(
+            inbound,
+            answer,
+            lang=self._answering.language(inbound),
+            shown=record.shown,
+            more=fetched and await self._answering.let_go(record),  # before it is shown, as the run that died would have done
+            refetched=fetched,
+            in_doubt=record.state is TurnState.SHOWING,
+        )

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from gateway.clock import Clock
 from gateway.messages import Address
@@ -18,6 +19,12 @@ MAX_PIECES = 50
 """Per person: five long answers. The oldest go first."""
 
 
+class _Piece(NamedTuple):
+    turn: str
+    """Id of the message that it answers; empty: parked by a version that did not note it."""
+    text: str
+
+
 class Parked:
     """A queue of rendered pieces per person, on the shelf, so it survives a restart. Used inside the person's lane only."""
 
@@ -25,10 +32,14 @@ class Parked:
         self._shelf = shelf
         self._clock = clock
 
-    async def add(self, address: Address, pieces: Sequence[str], *, first: bool = False) -> None:
-        """Park pieces behind (or, a piece that was taken and not shown, before) what is there."""
+    async def add(self, address: Address, pieces: Sequence[str], *, turn: str, first: bool = False) -> None:
+        """Park pieces of a turn behind (or, a piece that was taken and not shown, before) what is there.
+
+        What is there of the same turn stays as it is: the process died after it had been parked.
+        """
         there = await self._pieces(address)
-        queue = [*pieces, *there] if first else [*there, *pieces]
+        new = [_Piece(turn, text) for text in pieces if _Piece(turn, text) not in there]
+        queue = [*new, *there] if first else [*there, *new]
         if len(queue) > MAX_PIECES:
             logger.warning("More than %d pieces are parked for one person; %d old ones are dropped.", MAX_PIECES, len(queue) - MAX_PIECES)
         await self._write(address, queue[-MAX_PIECES:])
@@ -36,17 +47,24 @@ class Parked:
     async def next(self, address: Address) -> tuple[str, bool] | None:
         """The next piece and whether more follow it; it stays until `drop_next`."""
         pieces = await self._pieces(address)
-        return (pieces[0], len(pieces) > 1) if pieces else None
+        return (pieces[0].text, len(pieces) > 1) if pieces else None
 
     async def drop_next(self, address: Address) -> None:
         """The piece that `next` gave is safe elsewhere."""
         await self._write(address, (await self._pieces(address))[1:])
 
-    async def _pieces(self, address: Address) -> list[str]:
-        value = await self._shelf.get(_name(address), self._clock.now())
-        return list(json.loads(value)) if value else []
+    async def drop(self, address: Address, pieces: Sequence[str]) -> bool:
+        """Drop those of `pieces` that are next. Returns whether more is parked."""
+        parked = await self._pieces(address)
+        if parked and parked[0].text in pieces:
+            await self._write(address, parked := parked[1:])
+        return bool(parked)
 
-    async def _write(self, address: Address, pieces: Sequence[str]) -> None:
+    async def _pieces(self, address: Address) -> list[_Piece]:
+        value = await self._shelf.get(_name(address), self._clock.now())
+        return [_Piece(*(("", one) if isinstance(one, str) else one)) for one in json.loads(value)] if value else []
+
+    async def _write(self, address: Address, pieces: Sequence[_Piece]) -> None:
         if pieces:
             await self._shelf.put(_name(address), json.dumps(pieces, ensure_ascii=False), self._clock.now() + KEEP_FOR)
         else:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from starlette.types import Receive, Scope, Send
@@ -23,7 +24,7 @@ from gateway.channels.official_account.turn import Turn, TurnState
 from gateway.checkup import Finding, Health
 from gateway.clock import Clock
 from gateway.errors import ConfigError, SendRefused, StoreError
-from gateway.messages import Inbound, Outbound
+from gateway.messages import Inbound, Outbound, TurnKey
 from gateway.stores.base import Bulletin, Shelf
 from gateway.wording import language_of, say
 
@@ -51,6 +52,7 @@ class OfficialAccountChannel(Channel):
         max_skew_s: float = MAX_SKEW_S,
         shelf: Shelf | None = None,
         bulletin: Bulletin | None = None,
+        about_to_show: Callable[[TurnKey], Awaitable[None]] | None = None,
     ) -> None:
         """`encryption` is safe when there is a key and plain when not. Raises ConfigError, naming the key of the configuration.
 
@@ -77,7 +79,8 @@ class OfficialAccountChannel(Channel):
         self._clock = clock
         self._ladder = Ladder(window_s=window_s, attempt_s=attempt_s)
         self._elsewhere = Elsewhere(channel=name, shelf=shelf, bulletin=bulletin, clock=clock) if shelf and bulletin else None
-        self._book = TurnBook(clock=clock, ladder=self._ladder, elsewhere=self._elsewhere)
+        self._about_to_show = about_to_show
+        self._book = TurnBook(clock=clock, ladder=self._ladder, elsewhere=self._elsewhere, about_to_write=self._may_be_shown)
         self._events: OrderedDict[tuple[str, str, str, str], float] = OrderedDict()
         self._deliver: Deliver | None = None
         self._mounted = False
@@ -103,6 +106,10 @@ class OfficialAccountChannel(Channel):
             raise SendRefused(f"the ticket of {outbound.key} is not one of this channel: {error}") from error
         await self._book.show(turn_id, reply, age_s=(self._clock.now() - first_seen).total_seconds(), keep=outbound.more)
         return Receipt(turn_id)
+
+    async def _may_be_shown(self, turn_id: str) -> None:
+        if self._about_to_show is not None:
+            await self._about_to_show(TurnKey(channel=self.name, account=self._app_id, message=turn_id))
 
     def health(self) -> Health:
         return Health(True) if self._deliver is not None else Health(False, "does not listen for callbacks")

@@ -6,13 +6,16 @@ request whose answer is not ready is held until WeChat cuts it, and only the las
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.channels.official_account.elsewhere import Elsewhere, Stand, Word
 from gateway.channels.official_account.turn import Turn, TurnState, Waiting
 from gateway.clock import Clock
-from gateway.errors import TicketExpired
+from gateway.errors import StoreError, TicketExpired
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 KEEP_S = 600.0
@@ -66,11 +69,21 @@ class TurnBook:
     With `elsewhere` the answer may be made in one process and asked for in another; without, both are here.
     """
 
-    def __init__(self, *, clock: Clock, ladder: Ladder, max_turns: int = MAX_TURNS, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        ladder: Ladder,
+        max_turns: int = MAX_TURNS,
+        elsewhere: Elsewhere | None = None,
+        about_to_write: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`about_to_write` is told the id of a turn that was worked here, before its answer first goes to an open connection."""
         self._clock = clock
         self._ladder = ladder
         self._max_turns = max_turns
         self._elsewhere = elsewhere
+        self._about_to_write = about_to_write
         self._turns: dict[str, Turn] = {}
 
     def __len__(self) -> int:
@@ -173,8 +186,15 @@ class TurnBook:
 
     async def _write(self, turn: Turn, reply: str) -> None:
         for request in tuple(turn.waiting):
+            await self._note(turn)
             if await request.answer(reply):
                 await self._end(turn, TurnState.ANSWERED)
+
+    async def _note(self, turn: Turn) -> None:
+        """After a crash nobody could say whether the platform has the answer, unless it asks again: so write down that it may have it."""
+        if self._about_to_write is not None and turn.worked_here and not turn.noted:
+            turn.noted = True
+            await self._about_to_write(turn.id)
 
     async def _end(self, turn: Turn, state: TurnState) -> None:
         """The platform was given something here; who made the answer elsewhere waits to hear that."""
@@ -226,6 +246,12 @@ class TurnBook:
         if not await request.alive():
             return
         reply, state = (turn.reply, TurnState.ANSWERED) if turn.reply is not None else (placeholder(), TurnState.PLACEHELD)
+        if state is TurnState.ANSWERED:
+            try:
+                await self._note(turn)
+            except StoreError as error:
+                logger.warning("The answer to %s is not given before it can be noted: %s", turn.id, error)
+                return
         if await request.answer(reply):
             await self._end(turn, state)
 

@@ -54,6 +54,8 @@ class Turn:
     waiting: set[Waiting] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when `state` is no longer RUNNING."""
+    noted: bool = False
+    """It is written down that the platform may have the answer."""
     worked_here: bool = False
     """The answer was made in this process; it need not be told that it was shown."""
 
