@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateway.backends.base import Backend
 from gateway.channels.base import Channel
-from gateway.channels.http_face import listening
+from gateway.channels.http_face import WaitingRoom, listening
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.errors import BackendError, ChannelError
@@ -38,8 +38,9 @@ class Gateway:
     async def running(self) -> AsyncIterator[Gateway]:
         """Open the store, take up unfinished turns, let the channels hear and the listener listen; on leaving, all of it backwards."""
         async with AsyncExitStack() as stack:
-            house = await build(self._config, stack=stack, clock=self._clock, show_qr=self._show_qr)
             http = self._config.http
+            async with self._waiting_room():
+                house = await build(self._config, stack=stack, clock=self._clock, show_qr=self._show_qr)
             resumed = await house.dispatch.resume()  # before anybody is heard, so that old messages keep their place
             if resumed:
                 logger.info("%d messages of an earlier run are taken up again.", resumed)
@@ -51,6 +52,16 @@ class Gateway:
             yield self
             logger.info("Stopping: no new messages are heard.")
             house.pages.stopping = True
+
+    @asynccontextmanager
+    async def _waiting_room(self) -> AsyncIterator[None]:
+        """A store that is another server's may take a while: meanwhile /readyz is there, and red."""
+        if self._config.store.url.startswith(("sqlite:", "memory:")):
+            yield
+            return
+        http = self._config.http
+        async with listening(WaitingRoom("waiting for the store"), host=http.host, port=http.port, drain_s=1):
+            yield
 
     def _start(self, house: House) -> Sequence[asyncio.Task[None] | asyncio.Task[bool]]:
         hearing = [asyncio.create_task(self._hear(channel, house), name=f"channel {channel.name}") for channel in house.channels.values()]

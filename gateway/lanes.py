@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
@@ -19,11 +19,14 @@ Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Places:
-    """At most `count` holders at once. When a place becomes free it goes to the owner who has waited longest since he was last served,
-    so that somebody with a hundred conversations gets one place in his round, not a hundred."""
+    """At most `count` holders at once, and at most half of them of one owner. When a place becomes free it goes to the owner who has
+    waited longest since he was last served, so that somebody with a hundred conversations gets one place in his round, not a hundred.
+    """
 
     def __init__(self, count: int) -> None:
         self._free = count
+        self._share = max(1, count // 2)
+        self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """Owners in the order in which they are served; a served owner who still waits goes to the end."""
 
@@ -33,7 +36,7 @@ class Places:
 
     @property
     def crowded(self) -> bool:
-        """Whether the next one has to wait."""
+        """Whether all places are taken."""
         return self._free <= 0
 
     @asynccontextmanager
@@ -43,11 +46,11 @@ class Places:
         try:
             yield
         finally:
-            self._give_back()
+            self._give_back(owner)
 
     async def _take(self, owner: str) -> None:
-        if self._free > 0:
-            self._free -= 1
+        if self._free > 0 and self._may(owner) and owner not in self._waiting:
+            self._hold(owner)
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(turn)
@@ -55,21 +58,39 @@ class Places:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # the place came in the same moment: pass it on
-                self._give_back()
+                self._give_back(owner)
             self._forget(owner, turn)
             raise
 
-    def _give_back(self) -> None:
-        while self._waiting:
-            owner, turns = next(iter(self._waiting.items()))
-            del self._waiting[owner]
-            turn = turns.popleft()
-            if turns:
-                self._waiting[owner] = turns
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def _may(self, owner: str) -> bool:
+        """Whether his half is not used up; work of the house itself has no owner."""
+        return not owner or self._held[owner] < self._share
+
+    def _hold(self, owner: str) -> None:
+        self._free -= 1
+        self._held[owner] += 1
+
+    def _give_back(self, owner: str) -> None:
         self._free += 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        while self._free > 0 and (chosen := self._next()) is not None:
+            self._hold(chosen)
+
+    def _next(self) -> str | None:
+        """Tell the next who waits that he has a place, and return whose it is; None when nobody may take one."""
+        for owner in self._waiting:
+            if self._may(owner):
+                turns = self._waiting.pop(owner)
+                turn = turns.popleft()
+                if turns:
+                    self._waiting[owner] = turns
+                if turn.done():  # he gave up
+                    return self._next()
+                turn.set_result(None)
+                return owner
+        return None
 
     def _forget(self, owner: str, turn: asyncio.Future[None]) -> None:
         turns = self._waiting.get(owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -77,8 +78,43 @@ class HttpFace:
             return
 
 
+class WaitingRoom:
+    """Stands at the door while the store is not there yet: alive, not ready, and nobody is answered, so that platforms come again."""
+
+    def __init__(self, reason: str) -> None:
+        self._not_ready = json.dumps({"ready": False, "parts": {"store": {"ok": False, "reason": reason}}}).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path")
+        if path == "/healthz":
+            await _answer(send, 200, b"application/json", b'{"alive":true}')
+        elif path == "/readyz":
+            await _answer(send, 503, b"application/json", self._not_ready)
+        elif not await hang_up(receive):
+            await _plain(send, 503, b"starting\n")
+
+
+async def hang_up(receive: Receive) -> bool:
+    """Close the connection of a request without an answer; False when that cannot be done.
+
+    ASGI has no word for this. uvicorn's receive is a method of its request, which knows the connection; returning without an answer
+    instead would make uvicorn send a 500, which WeChat shows to people as a fault.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        return False
+    transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return True
+
+
 async def _plain(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    await _answer(send, status, b"text/plain", body)
+
+
+async def _answer(send: Send, status: int, content_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -52,3 +52,24 @@ async def test_a_place_that_comes_in_the_moment_of_giving_up_is_passed_on() -> N
 async def hold(places: Places) -> str:
     async with places.place("b"):
         return "held"
+
+
+async def test_nobody_holds_more_than_half_of_the_places() -> None:
+    places, gate, running = Places(4), asyncio.Event(), []
+
+    async def work(owner: str) -> None:
+        async with places.place(owner):
+            running.append(owner)
+            await gate.wait()
+
+    tasks = [asyncio.create_task(work("heavy")) for _ in range(10)]
+    await ManualClock().settle()
+    tasks += [asyncio.create_task(work("light"))]
+    await ManualClock().settle()
+    assert sorted(running) == ["heavy", "heavy", "light"]
+
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    assert len(running) == 11
+    assert not places.crowded
+    assert len(places) == 0

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from gateway.channels.http_face import MAX_BODY_BYTES, BodyRefused
+from gateway.channels.http_face import MAX_BODY_BYTES, BodyRefused, hang_up
 
 _MAX_QUERY_FIELDS = 20
 
@@ -83,18 +83,10 @@ class HeldRequest:
         if self.over:
             return
         self.over = True
-        # ASGI has no word for this. uvicorn's receive is a method of its request, which knows the connection; returning without an
-        # answer instead would make uvicorn send a 500, and WeChat would show that to the follower as a fault.
-        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-        if transport is None:
-            await self._send(
-                {"type": "http.response.start", "status": 408, "headers": [(b"content-length", b"0"), (b"connection", b"close")]}
-            )
+        if not await hang_up(self._receive):
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            await self._send({"type": "http.response.start", "status": 408, "headers": headers})
             await self._send({"type": "http.response.body", "body": b""})
-            return
-        transport.close()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def _write(self, status: int, content_type: bytes, body: bytes, *, close: bool = False) -> bool:
         if self.over:
