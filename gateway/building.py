@@ -43,6 +43,10 @@ ROOT = Path(__file__).resolve().parent.parent
 """Where README and docs lie, in a checkout and in the image."""
 
 
+MAX_ADOPTIONS = 10
+"""A turn whose process died so often is given up: it seems to kill them. Five were too few for a thousand random kills in six minutes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """What a channel may be given besides its own settings."""
@@ -71,6 +75,7 @@ async def open_store(config: Config, *, alone: bool = False) -> Store:
             config.store.url,
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             lease_s=config.store.lease_s,
+            max_adoptions=MAX_ADOPTIONS,
             connect_timeout_s=config.store.connect_timeout_s,
             keep_for=keep_for(config),
         )
