@@ -72,7 +72,7 @@ async def crowd() -> None:
                 raise SystemExit(await answer.text())
         backend = {"kind": "openai", "model": "sim-model", "api_key": "sk-simulated", "base_url": f"{model.url}/v1"}
         config = gateway_config(folder, port, backends={"gpt": backend}, answering={"chain": ["gpt"]})
-        server = await stack.enter_async_context(serving("gateway", gateway_command(config), port, ready="/healthz"))
+        server = await stack.enter_async_context(serving("gateway", gateway_command(config), port, ready="/readyz"))
         load = await callbacks(server, people=20, each=1, make=safe_callback, right=says("message"))
         print(
             f"20 people at once, model {MODEL_S} s: last answer after {max(load.latencies_s):.2f} s, wrong {load.wrong}  (wanted: ≤ 2.3 s)"

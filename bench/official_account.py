@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from harness import (
@@ -48,10 +49,16 @@ async def measure(rounds: int, people: int, each: int) -> dict[str, list[Load]]:
     async with AsyncExitStack() as stack:
         servers = await start_all(stack)
         await warm_up(servers, people)
-        for _ in range(rounds):
+        for number in range(rounds):
             for server, make, right in servers:
-                loads.setdefault(server.name, []).append(await callbacks(server, people=people, each=each, make=make, right=right))
+                newcomers = partial(somebody_new, make, number)
+                loads.setdefault(server.name, []).append(await callbacks(server, people=people, each=each, make=newcomers, right=right))
     return loads
+
+
+def somebody_new(make, round_number: int, person: str, text: str):
+    """Every round is another fifty people, so that what the gateway remembers of them does not grow from round to round."""
+    return make(f"{person}-{round_number}", f"{text}: what is the weather like in Hangzhou today, and shall I take an umbrella?")
 
 
 async def warm_up(servers: list, people: int) -> None:

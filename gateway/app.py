@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from gateway.backends.base import Backend
 from gateway.channels.base import Channel
 from gateway.channels.http_face import WaitingRoom, listening
 from gateway.clock import Clock, SystemClock
@@ -71,7 +70,7 @@ class Gateway:
             asyncio.create_task(house.lineup.run(house.dispatch), name="lineup"),
             asyncio.create_task(house.watchdog.run(), name="watchdog"),
             asyncio.create_task(house.pruning.run(), name="pruning"),
-            asyncio.create_task(_prepare(house.backend), name="prepare"),
+            asyncio.create_task(_prepare(house), name="prepare"),
             asyncio.create_task(self._watch_for_the_end(hearing), name="the end"),
         ]
 
@@ -110,10 +109,14 @@ class Gateway:
         await house.close_channels()
 
 
-async def _prepare(backend: Backend) -> None:
+async def _prepare(house: House) -> None:
     """A backend that cannot be prepared will say so, with its repair, when it is asked."""
-    with contextlib.suppress(BackendError):
-        await backend.prepare()
+    house.pages.preparing = True
+    try:
+        with contextlib.suppress(BackendError):
+            await house.backend.prepare()
+    finally:
+        house.pages.preparing = False
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]) -> None:

@@ -156,7 +156,8 @@ class Dispatch:
 
     async def _written(self, inbound: Inbound, outcome: Outcome) -> Outcome | None:
         try:
-            await self._lanes.unstopped(self._answering.lane(inbound), self._close_the_book(inbound, outcome))
+            with self._lanes.unstoppable(self._answering.lane(inbound)):
+                await self._close_the_book(inbound, outcome)
         except StoreError as error:
             logger.error("Could not write how message %s ended (%s): %s", inbound.id, outcome.kind.value, error)
             return None

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
 
 from gateway.clock import Clock
 from gateway.errors import Busy
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
@@ -104,13 +103,14 @@ class Places:
 class _Lane:
     """The jobs of one conversation; exists only while there are some."""
 
-    __slots__ = ("jobs", "running", "since", "stopped", "task")
+    __slots__ = ("closing", "jobs", "running", "since", "stopped", "task")
 
     def __init__(self) -> None:
         self.jobs: deque[tuple[Job, str]] = deque()
         self.task: asyncio.Task[None] | None = None
         self.running = False
         self.stopped = False
+        self.closing = False
         self.since = 0.0
 
 
@@ -168,7 +168,7 @@ class Lanes:
     def stop(self, key: str) -> bool:
         """Cancel the job that runs in the lane, not those that wait. False when none runs."""
         lane = self._lanes.get(key)
-        if lane is None or not lane.running or lane.stopped or lane.task is None:
+        if lane is None or not lane.running or lane.stopped or lane.closing or lane.task is None:
             return False
         lane.stopped = True
         return lane.task.cancel()
@@ -182,16 +182,18 @@ class Lanes:
         lane.task.uncancel()
         return True
 
-    async def unstopped(self, key: str, work: Awaitable[T]) -> T:
-        """Inside a job: the result of `work`, which `stop` must not tear apart. Only the end of the process does."""
-        task = asyncio.ensure_future(work)
-        while True:
-            try:
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if not self.was_stopped(key):
-                    task.cancel()
-                    raise
+    @contextmanager
+    def unstoppable(self, key: str) -> Iterator[None]:
+        """Inside a job: while the body runs, `stop` comes too late; it must not tear the closing of a turn apart."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            yield
+            return
+        lane.closing = True
+        try:
+            yield
+        finally:
+            lane.closing = False
 
     def abandon(self, key: str) -> None:
         """Cancel a lane with all its jobs: another process works on this conversation now."""

@@ -217,7 +217,8 @@ class SharedLineup(Lineup):
         try:
             while True:
                 await job()
-                record = await self._lanes.unstopped(lane, self._mailboxes.done(lane, key))
+                with self._lanes.unstoppable(lane):
+                    record = await self._mailboxes.done(lane, key)
                 if record is None:
                     break
                 if self._stopping:

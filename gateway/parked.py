@@ -15,6 +15,7 @@ from gateway.stores.base import Shelf
 logger = logging.getLogger(__name__)
 
 KEEP_FOR = timedelta(hours=1)
+MAX_KNOWN_EMPTY = 5000
 MAX_PIECES = 50
 """Per person: five long answers. The oldest go first."""
 
@@ -28,9 +29,11 @@ class _Piece(NamedTuple):
 class Parked:
     """A queue of rendered pieces per person, on the shelf, so it survives a restart. Used inside the person's lane only."""
 
-    def __init__(self, shelf: Shelf, clock: Clock) -> None:
+    def __init__(self, shelf: Shelf, clock: Clock, *, shared: bool = False) -> None:
+        """`shared`: other processes park here, too; otherwise who has nothing is known without asking the store."""
         self._shelf = shelf
         self._clock = clock
+        self._empty: dict[str, None] | None = None if shared else {}
 
     async def add(self, address: Address, pieces: Sequence[str], *, turn: str, first: bool = False) -> None:
         """Park pieces of a turn behind (or, a piece that was taken and not shown, before) what is there.
@@ -61,14 +64,28 @@ class Parked:
         return bool(parked)
 
     async def _pieces(self, address: Address) -> list[_Piece]:
-        value = await self._shelf.get(_name(address), self._clock.now())
+        name = _name(address)
+        if self._empty is not None and name in self._empty:
+            return []
+        value = await self._shelf.get(name, self._clock.now())
+        if not value:
+            self._know_empty(name)
         return [_Piece(*(("", one) if isinstance(one, str) else one)) for one in json.loads(value)] if value else []
 
     async def _write(self, address: Address, pieces: Sequence[_Piece]) -> None:
         if pieces:
+            if self._empty is not None:
+                self._empty.pop(_name(address), None)
             await self._shelf.put(_name(address), json.dumps(pieces, ensure_ascii=False), self._clock.now() + KEEP_FOR)
         else:
             await self._shelf.drop(_name(address))
+
+    def _know_empty(self, name: str) -> None:
+        if self._empty is None:
+            return
+        self._empty[name] = None
+        if len(self._empty) > MAX_KNOWN_EMPTY:
+            del self._empty[next(iter(self._empty))]
 
 
 def _name(address: Address) -> str:

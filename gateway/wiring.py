@@ -82,7 +82,10 @@ def join(config: Config, *, store: Store, backend: Backend, channels: dict[str, 
     queue = config.queue
     lanes = Lanes(max_waiting_per_lane=queue.per_conversation, max_waiting=queue.total, max_running=queue.running)
     lineup = _lineup(config, store, guard.ledger, lanes, channels, clock)
-    ledger, parked = PatientLedger(guard.ledger, clock, patience_s=config.answering.max_replay_age_s), Parked(store.shelf, clock)
+    ledger, parked = (
+        PatientLedger(guard.ledger, clock, patience_s=config.answering.max_replay_age_s),
+        Parked(store.shelf, clock, shared=store.mailboxes is not None),
+    )
     delivery = Delivery(channels=channels, ledger=ledger, parked=parked, clock=clock, on_unknown=config.answering.on_unknown)
     farewell = delivery.farewell if config.sessions.farewell else None
     expiry = Expiry(sessions=store.sessions, lanes=lanes, clock=clock, farewell=farewell)

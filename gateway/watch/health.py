@@ -28,6 +28,8 @@ class HealthPages:
         self._metrics = metrics
         self._troubles = troubles or Troubles()
         self.stopping = False
+        self.preparing = False
+        """The backend is still loading; who asked now would wait for it."""
 
     async def healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
         """200 as long as the process turns its loop."""
@@ -50,6 +52,8 @@ class HealthPages:
     async def _parts(self) -> dict[str, Health]:
         parts = {channel_part(name): health_of(channel) for name, channel in self._channels.items()}
         parts[STORE] = await self._store_health()
+        if self.preparing:
+            parts[GATEWAY] = Health(False, "loading what answers")
         if self.stopping:
             parts[GATEWAY] = Health(False, "stopping")
         return parts
