@@ -37,6 +37,9 @@ from gateway.watch.health import HealthPages
 from gateway.watch.metrics import Metrics
 from gateway.watch.watchdog import Watchdog
 
+KEPT_SESSIONS = 300
+"""In memory, of the last speakers: at most about 6 MB with the default `history_tokens`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class House:
@@ -158,7 +161,10 @@ def _answering(
     clock: Clock,
 ) -> Answering:
     scope = Scope(private=config.sessions.scope.private, group=config.sessions.scope.group)
-    lifetime, sessions = lifetime_of(config), PatientSessions(store.sessions, clock, patience_s=config.answering.max_replay_age_s)
+    sessions = PatientSessions(
+        store.sessions, clock, patience_s=config.answering.max_replay_age_s, keep=KEPT_SESSIONS if store.mailboxes is None else 0
+    )
+    lifetime = lifetime_of(config)
     commands = Commands(
         ledger=store.ledger,
         sessions=sessions,

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.prompts import Line
 
@@ -21,6 +22,7 @@ _WORDS = re.compile(r"[A-Za-z\s]+", re.ASCII)
 _BEYOND_PLANE = re.compile(r"[\U00010000-\U0010ffff]")
 
 
+@lru_cache(maxsize=1024)
 def estimate_tokens(text: str) -> int:
     """An upper bound of the tokens of `text` that needs no vocabulary; linear, and for long texts at the speed of `re`."""
     beyond_ascii = len(_ASCII.sub("", text))

@@ -19,20 +19,33 @@ T = TypeVar("T")
 
 
 class PatientSessions(SessionStore):
-    """Tries what a running turn needs (load, save, drop) again while the store is unavailable. The rest passes through."""
+    """Tries what a running turn needs (load, save, drop) again while the store is unavailable. The rest passes through.
 
-    def __init__(self, inner: SessionStore, clock: Clock, *, patience_s: float = 120.0) -> None:
+    Where no other process writes sessions, those of the last speakers are also kept in memory: reading one back costs a tenth of a
+    whole message. A session that ended meanwhile may still be found here; whoever loads one looks at its end anyway.
+    """
+
+    def __init__(self, inner: SessionStore, clock: Clock, *, patience_s: float = 120.0, keep: int = 0) -> None:
+        """`keep`: so many sessions are kept in memory; 0 where several processes share the store."""
         self._inner = inner
         self._clock = clock
         self._patience_s = patience_s
+        self._keep = keep
+        self._kept: dict[str, Session] = {}
 
     async def load(self, key: str) -> Session | None:
-        return await self._patiently(lambda: self._inner.load(key))
+        return self._kept.get(key) or await self._patiently(lambda: self._inner.load(key))
 
     async def save(self, session: Session, ends_at: datetime | None) -> None:
+        self._kept.pop(session.key, None)
         await self._patiently(lambda: self._inner.save(session, ends_at))
+        if self._keep:
+            self._kept[session.key] = session
+            if len(self._kept) > self._keep:
+                del self._kept[next(iter(self._kept))]
 
     async def drop(self, key: str) -> None:
+        self._kept.pop(key, None)
         await self._patiently(lambda: self._inner.drop(key))
 
     async def take_ended(self, key: str, now: datetime) -> Session | None:
